@@ -1,0 +1,80 @@
+"""The actor around a device host: one process, one backbone, one device or many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+
+from fogtune.platform.aggregation import Tensors, Update
+from fogtune.platform.config import Config
+from fogtune.platform.federation.host import DeviceHost, DeviceState
+from fogtune.platform.federation.messages import DeviceReport, EvaluationJob, RoundPlan, Setup
+
+Versions = dict[str, Tensors]
+
+
+class HostActor:
+    """Trains and evaluates its devices when told; in Ray's dashboard it reads as its name and what it hosts."""
+
+    def __init__(self, name: str, config: Config, devices: Sequence[str]) -> None:
+        self._name = name
+        self._config = config
+        self._devices = tuple(devices)
+        self._host: DeviceHost
+
+    def __repr__(self) -> str:
+        count = len(self._devices)
+        return self._name if count == 1 else f"{self._name} ({count} devices)"
+
+    @ray.method
+    def load(self) -> None:
+        """Load model and data. Raises InputError where they cannot be used as configured."""
+        # One thread a host: hosts are as many as processors, and float sums may depend on the number of threads.
+        torch.set_num_threads(1)
+        self._host = DeviceHost(self._config, self._devices)
+
+    @ray.method
+    def setup(self) -> Setup:
+        """What the coordinator needs to know before round 1."""
+        return self._host.setup()
+
+    @ray.method
+    def train(self, plan: RoundPlan, parents: tuple[str, ...], *versions: Versions) -> Any:
+        """Train this host's part of a plan.
+
+        Args:
+            plan: the round's plan.
+            parents: aggregating nodes of the devices here.
+            versions: the modules' versions at each of them, in the same order.
+
+        Returns:
+            To be called with `num_returns=1 + len(parents)`: the reports, then the devices' update for each parent,
+            which goes from here to the parent's actor without passing the coordinator.
+        """
+        reply = self._host.train(plan, dict(zip(parents, versions, strict=True)))
+        updates = [reply.updates.get(parent, Update.empty()) for parent in parents]
+        reports: tuple[DeviceReport, ...] = reply.reports
+        return (reports, *updates)
+
+    @ray.method
+    def evaluate(
+        self, jobs: tuple[EvaluationJob, ...], nodes: tuple[str, ...], *versions: Versions
+    ) -> dict[tuple[str, str], dict[str, int]]:
+        """Exact metric sums of the jobs, with the versions of these nodes."""
+        return self._host.evaluate(jobs, dict(zip(nodes, versions, strict=True)))
+
+    @ray.method
+    def states(self) -> dict[str, DeviceState]:
+        """What the devices here remember."""
+        return self._host.states
+
+    @ray.method
+    def restore(self, states: dict[str, DeviceState]) -> None:
+        """Let the devices here remember this instead."""
+        self._host.states = {device: states[device] for device in self._devices}
+
+
+Host = ray.remote(HostActor)

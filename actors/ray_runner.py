@@ -1,0 +1,88 @@
+"""Runs a federation on Ray: joins a cluster or starts one here, and talks to the coordinator actor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from fogtune.platform.config import Config
+from fogtune.platform.errors import FogTuneError, InputError, RunFailed
+from fogtune.platform.federation.local_runner import RoundResult
+from fogtune.platform.federation.messages import Setup
+from fogtune.platform.federation.snapshot import Snapshot
+
+from .coordinator import CoordinatorRemote
+
+
+class RayRunner:
+    """The driver's side; the federation's actors live as long as this runner."""
+
+    def __init__(self, config: Config, namespace: str, on_stage: Callable[[str], None] = lambda _: None) -> None:
+        """Start the federation's actors, all named in `namespace`.
+
+        Raises:
+            InputError: the cluster cannot be joined, or data or weights cannot be used as configured.
+        """
+        self._started_ray = not ray.is_initialized()
+        self._round = 0
+        if self._started_ray:
+            _join(config.execution.address, namespace, on_stage)
+        on_stage("starting actors, loading model and data")
+        self._coordinator: Any = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0).remote(
+            config
+        )
+        try:
+            self.setup: Setup = self._ask(self._coordinator.start.remote())
+        except BaseException:
+            self.close()
+            raise
+
+    def round(self, number: int) -> RoundResult:
+        self._round = number
+        result: RoundResult = self._ask(self._coordinator.round.remote(number))
+        return result
+
+    def snapshot(self) -> Snapshot:
+        snapshot: Snapshot = self._ask(self._coordinator.snapshot.remote())
+        return snapshot
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._ask(self._coordinator.restore.remote(snapshot))
+
+    def close(self) -> None:
+        """End the federation's actors, and Ray if this runner started it."""
+        if self._started_ray:
+            ray.shutdown()
+        else:
+            ray.kill(self._coordinator)  # the other actors are its children and end with it
+
+    def _ask(self, ref: Any) -> Any:
+        try:
+            return ray.get(ref)
+        except RayTaskError as error:
+            if isinstance(error.cause, FogTuneError):
+                raise error.cause from None
+            raise
+        except RayActorError as error:
+            raise RunFailed(self._round, f"the coordinator died: {' '.join(str(error).split())[:300]}") from error
+
+
+def _join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
+    # FogTune sends nothing to anybody; who wants Ray's usage statistics sets the variable.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    on_stage(f"joining Ray at {address}" if address else "starting Ray")
+    try:
+        context = ray.init(
+            address=address or "local", namespace=namespace, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        problem = f"{address!r} cannot be joined ({reason}); start a cluster with ray start"
+        raise InputError("execution.address", problem) from error
+    if context.dashboard_url:
+        on_stage(f"Ray dashboard: http://{context.dashboard_url}")

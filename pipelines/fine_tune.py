@@ -1,0 +1,187 @@
+"""The main program: fine-tune as a configuration says, from the first round or from a checkpoint, into a directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fogtune.platform.config import Config
+from fogtune.platform.config.check import check
+from fogtune.platform.config.load import load_config
+from fogtune.platform.errors import InputError, RunFailed
+from fogtune.platform.federation.local_runner import LocalRunner, Runner
+from fogtune.platform.federation.snapshot import Snapshot
+from fogtune.platform.learning.workbench import Dataset
+from fogtune.platform.ownership import own
+from fogtune.platform.run.checkpoint import read_newest_checkpoint, write_checkpoint
+from fogtune.platform.run.directory import RunDirectory
+from fogtune.platform.run.ledger import Ledger
+from fogtune.platform.run.published import publish
+from fogtune.platform.run.record import NodeEntry, RoundRecord, Status
+from fogtune.platform.topology_build import build_tree
+
+from .report import write_report
+
+log = logging.getLogger(__name__)
+
+OnEvent = Callable[[RoundRecord], None]
+OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended, one way or another; all it made is in its directory."""
+
+    directory: RunDirectory
+
+    @property
+    def status(self) -> Status:
+        """completed, failed (the error is in `directory.info.error`) or stopped (by Ctrl-C)."""
+        return self.directory.info.status
+
+
+def run(config: Config, *, on_event: OnEvent | None = None, on_stage: OnStage | None = None) -> Run:
+    """Fine-tune.
+
+    Args:
+        config: what to do.
+        on_event: called after every round.
+        on_stage: called with a short text when something begins that takes a while.
+
+    Returns:
+        The run, completed, failed or stopped.
+
+    Raises:
+        InputError: the configuration cannot work; nothing was started or written.
+        AssetMissing: embedded weights or data are not installed.
+    """
+    on_event, on_stage = on_event or _ignore, on_stage or _ignore
+    _refuse_early(config, on_stage)
+    directory = RunDirectory.create(config, config.output.directory)
+    on_stage(f"run {directory.id}")
+    return _work(config, directory, 1, None, on_event, on_stage)
+
+
+def resume(
+    path: str | Path,
+    *,
+    on_event: OnEvent | None = None,
+    on_stage: OnStage | None = None,
+    address: str | None = None,
+) -> Run:
+    """Continue a run after its newest checkpoint; it ends with the same bits as if it had never been interrupted.
+
+    Args:
+        path: the run's directory.
+        on_event: called after every round.
+        on_stage: called with a short text when something begins that takes a while.
+        address: Ray cluster to join instead of the run's own `execution.address`.
+
+    Raises:
+        InputError: no run, no whole checkpoint, or the run is complete.
+    """
+    on_event, on_stage = on_event or _ignore, on_stage or _ignore
+    directory = RunDirectory.open(path)
+    changes = [f"execution.address={address}", "execution.runner=ray"] if address else []
+    config = load_config(directory.path / "config.yaml", changes)
+    done, (tensors, rest) = read_newest_checkpoint(directory.path)
+    if done >= config.rounds:
+        raise InputError(str(path), f"all {config.rounds} rounds are done; start a new run with more rounds")
+    _refuse_early(config, on_stage)
+    directory.truncate(done)
+    Ledger(directory.path).drop_after(done)
+    on_stage(f"run {directory.id}, from round {done + 1}")
+    return _work(config, directory, done + 1, Snapshot.unflatten(tensors, rest), on_event, on_stage)
+
+
+def _work(
+    config: Config,
+    directory: RunDirectory,
+    first: int,
+    snapshot: Snapshot | None,
+    on_event: OnEvent,
+    on_stage: OnStage,
+) -> Run:
+    """Run the rounds from `first` on, and note how it ended."""
+    ledger = Ledger(directory.path)
+    status, error = "stopped", None
+    runner: Runner | None = None
+    try:
+        _write_topology(config, directory)
+        runner = _runner(config, directory.id, on_stage)
+        if snapshot is not None:
+            runner.restore(snapshot)
+        on_stage(f"round {first} of {config.rounds}")
+        for number in range(first, config.rounds + 1):
+            on_event(_round(config, directory, ledger, runner, number))
+        status = "completed"
+    except KeyboardInterrupt:
+        log.warning("stopped by the user")
+    except (RunFailed, InputError) as problem:
+        status, error = "failed", str(problem)
+    except BaseException as problem:
+        status, error = "failed", f"{type(problem).__name__}: {problem}"
+        raise
+    finally:
+        if runner is not None:
+            runner.close()
+        ledger.drop_after(len(directory.records()) and directory.records()[-1].round)
+        ledger.merge(keep_parts=status != "completed")
+        directory.finish(status, error)  # type: ignore[arg-type]
+        write_report(directory)
+    return Run(directory)
+
+
+def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runner, number: int) -> RoundRecord:
+    """One round and everything it leaves on disk; the checkpoint last, so that what it stands for is there."""
+    result = runner.round(number)
+    ledger.book(result.rows)
+    ledger.seal()
+    snapshot = runner.snapshot()
+    if number % config.output.publish_every == 0 or number == config.rounds:
+        publish(directory.path, config, runner.setup, snapshot, result.record.tasks)
+    directory.append(result.record)
+    write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
+    return result.record
+
+
+def _runner(config: Config, run_id: str, on_stage: OnStage) -> Runner:
+    if config.execution.runner == "local":
+        return LocalRunner(config, on_stage)
+    from fogtune.actors.ray_runner import RayRunner
+
+    return RayRunner(config, run_id, on_stage)
+
+
+def _refuse_early(config: Config, on_stage: OnStage) -> None:
+    """Refuse what cannot work before anything is started or written, as far as this machine can tell."""
+    check(config)
+    if config.execution.address is None:  # else the data may lie elsewhere
+        on_stage("reading data")
+        Dataset.load(config, build_tree(config))
+
+
+def _write_topology(config: Config, directory: RunDirectory) -> None:
+    tree = build_tree(config)
+    ownership = own(config, tree)
+    groups = {group.name: group for group in config.devices}
+
+    def entry(node_id: str) -> NodeEntry:
+        node = tree[node_id]
+        group = groups.get(node.group or "")
+        return NodeEntry(
+            tier=node.tier,
+            parent=node.parent,
+            group=node.group,
+            modalities=list(group.modalities) if group else [],
+            tasks=list(group.tasks) if group else [],
+            modules=list(ownership.subtree_modules(node_id)),
+        )
+
+    directory.write_topology({node.id: entry(node.id) for node in tree})
+
+
+def _ignore(_: object) -> None:
+    """Nobody is watching."""

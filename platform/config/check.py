@@ -1,0 +1,83 @@
+"""Refusal of configurations whose parts cannot work together, as far as that is seen without loading any data.
+
+Each check is a function of its own that raises InputError for the first thing that it finds; they run in this order,
+so a later one may rely on what an earlier one has made sure of.
+"""
+
+from __future__ import annotations
+
+from ..topology_build import build_tree
+from .check_federation import (
+    cadence_tiers_exist,
+    cadences_are_multiples,
+    policies_match,
+    robust_rule_fits,
+    scaffold_meets_every_round,
+    scaffold_uses_sgd,
+    scopes_exist,
+    warmup_ends,
+)
+from .check_model import (
+    encoders_have_owners,
+    experts_suffice,
+    inputs_have_encoders,
+    kernels_are_odd,
+    text_has_no_encoder,
+)
+from .check_population import (
+    group_names_are_unique,
+    inputs_are_collected,
+    nodes_have_children,
+    nothing_is_named_twice,
+    sources_are_used,
+    sources_exist,
+    tasks_are_executed,
+    tasks_exist,
+    tasks_suit_groups,
+)
+from .check_sources import (
+    held_out_groups_exist,
+    natural_groups_exist,
+    partition_labels_exist,
+    task_inputs_exist,
+    task_labels_exist,
+)
+from .root import Config
+
+_OF_CONFIG = (
+    group_names_are_unique,
+    nothing_is_named_twice,
+    tasks_exist,
+    sources_exist,
+    tasks_are_executed,
+    sources_are_used,
+    task_inputs_exist,
+    task_labels_exist,
+    partition_labels_exist,
+    natural_groups_exist,
+    held_out_groups_exist,
+    tasks_suit_groups,
+    inputs_are_collected,
+    text_has_no_encoder,
+    inputs_have_encoders,
+    encoders_have_owners,
+    kernels_are_odd,
+    experts_suffice,
+    warmup_ends,
+    policies_match,
+    scopes_exist,
+    cadence_tiers_exist,
+    cadences_are_multiples,
+    scaffold_uses_sgd,
+    scaffold_meets_every_round,
+)
+_OF_TREE = (nodes_have_children, robust_rule_fits)
+
+
+def check(config: Config) -> None:
+    """Raise InputError, one line, on the first impossible combination; its tree is built for that too."""
+    for check_config in _OF_CONFIG:
+        check_config(config)
+    tree = build_tree(config)
+    for check_tree in _OF_TREE:
+        check_tree(config, tree)

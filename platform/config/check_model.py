@@ -1,0 +1,58 @@
+"""Checks of the model: every modality that is used has an encoder, every encoder somebody who trains it."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from .describe import listed
+from .model import SeriesEncoder
+from .root import Config
+
+TEXT = "text"
+
+
+def text_has_no_encoder(config: Config) -> None:
+    """The backbone encodes text itself."""
+    if TEXT in config.model.encoders:
+        allowed = "no encoder for text, the backbone's embedding and lower blocks are it"
+        raise InputError(f"model.encoders.{TEXT}", f"kind {config.model.encoders[TEXT].kind} given; allowed: {allowed}")
+
+
+def inputs_have_encoders(config: Config) -> None:
+    """Any modality but text needs an encoder to become tokens."""
+    for name, task in config.tasks.items():
+        for i, modality in enumerate(task.inputs):
+            if modality != TEXT and modality not in config.model.encoders:
+                have = listed([TEXT, *config.model.encoders])
+                problem = f"{modality!r} has no encoder; allowed: {have}, or add model.encoders.{modality}"
+                raise InputError(f"tasks.{name}.inputs.{i}", problem)
+
+
+def encoders_have_owners(config: Config) -> None:
+    """Some device collects the encoder's modality and executes a task that reads it."""
+    read = {
+        modality
+        for group in config.devices
+        for task in group.tasks
+        for modality in config.tasks[task].inputs
+        if modality in group.modalities
+    }
+    for modality in config.model.encoders:
+        if modality not in read:
+            problem = f"no device collects {modality!r} for a task that reads it; allowed: {listed(sorted(read))}"
+            raise InputError(f"model.encoders.{modality}", problem)
+
+
+def kernels_are_odd(config: Config) -> None:
+    """Only an odd kernel has a middle, which the padding relies on."""
+    for modality, encoder in config.model.encoders.items():
+        if isinstance(encoder, SeriesEncoder) and encoder.kernel % 2 == 0:
+            problem = f"{encoder.kernel} given; allowed: odd numbers, {encoder.kernel - 1} or {encoder.kernel + 1}"
+            raise InputError(f"model.encoders.{modality}.kernel", problem)
+
+
+def experts_suffice(config: Config) -> None:
+    """A sample cannot use more experts than there are."""
+    experts = config.model.experts
+    if experts is not None and experts.top_k > experts.count:
+        problem = f"{experts.top_k} given; allowed: 1 to {experts.count}, model.experts.count"
+        raise InputError("model.experts.top_k", problem)

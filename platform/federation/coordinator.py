@@ -1,0 +1,197 @@
+"""The coordinator's decisions and book-keeping: plan a round, judge its reports, count its bytes. No Ray, no tensors.
+
+A runner asks `plan`, carries orders and updates about, and tells the coordinator what came of it:
+
+    plan -> (hosts train) -> admit(reports) -> (nodes step, adopt) -> evaluation jobs -> (hosts evaluate) -> conclude
+
+`admit` raises before any node has stepped, so a failed round leaves no trace in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fogtune.platform.config import Config
+from fogtune.platform.errors import RunFailed
+from fogtune.platform.ownership import Ownership, own
+from fogtune.platform.rng import numpy_generator
+from fogtune.platform.topology import DEVICE, Tree
+from fogtune.platform.topology_build import build_tree
+
+from .messages import DeviceOrder, DeviceReport, EvaluationJob, RoundPlan, Setup
+
+OWN = "own"
+"""Stamp of a module whose newest version is on the device itself."""
+
+
+@dataclass
+class CoordinatorState:
+    """What the coordinator remembers from round to round: small values only."""
+
+    round: int = 0
+    """Rounds concluded."""
+    stamps: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Aggregating node -> module -> round in which its version there was made."""
+    held: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    """Device -> module -> stamp of the version that it fetched last, or OWN."""
+    experts: dict[str, list[int]] = field(default_factory=dict)
+    """Device -> experts that its samples used when it trained last."""
+    updates_lost: int = 0
+    """Planned updates that never arrived, over all rounds."""
+
+
+class Coordinator:
+    """Decides; holds no module."""
+
+    def __init__(self, config: Config, setup: Setup, state: CoordinatorState | None = None) -> None:
+        self.config = config
+        self.tree: Tree = build_tree(config)
+        self.ownership: Ownership = own(config, self.tree)
+        self.setup = setup
+        self.state = state or CoordinatorState(
+            stamps={
+                node: {m: 0 for m in self.ownership.subtree_modules(node) if self._reaches(m, node)}
+                for node in self.tree.aggregators
+            }
+        )
+
+    def plan(self, round_number: int) -> RoundPlan:
+        """Who trains what in a round, what each device fetches first and sends afterwards."""
+        config = self.config
+        due = round_number % config.evaluation.every == 0 or round_number == config.rounds
+        orders = tuple(self._order(device, round_number) for device in self._participants(round_number))
+        return RoundPlan(round_number, orders, personal=due and config.evaluation.personal, evaluate=due)
+
+    def admit(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
+        """Count what arrived.
+
+        Raises:
+            RunFailed: fewer updates than the quorum.
+        """
+        arrived = sum(report.error is None for report in reports)
+        planned = len(plan.orders)
+        if arrived < self.config.federation.quorum * planned:
+            causes = sorted({f"{r.device}: {r.error}" for r in reports if r.error is not None})
+            silent = {o.device for o in plan.orders} - {r.device for r in reports}
+            causes += [f"{device}: no answer" for device in sorted(silent)]
+            raise RunFailed(
+                plan.round,
+                f"{arrived} of {planned} updates arrived, below federation.quorum {self.config.federation.quorum:g}; "
+                + "; ".join(causes[:3])
+                + (f"; and {len(causes) - 3} more" if len(causes) > 3 else ""),
+            )
+
+    def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
+        """Remember what the devices now hold and used."""
+        answers = {report.device: report for report in reports if report.error is None}
+        for order in plan.orders:
+            report = answers.get(order.device)
+            if report is None:
+                self.state.updates_lost += 1
+                continue
+            held = self.state.held.setdefault(order.device, {})
+            parent = self.tree[order.device].parent or ""
+            for module in order.modules:
+                held[module] = OWN if module in report.kept else self.state.stamps[parent].get(module, 0)
+            self.state.experts[order.device] = list(report.experts)
+
+    def descend(self, round_number: int, changed: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """Which new versions go down the tree after a round; notes the stamps of all new versions.
+
+        Args:
+            round_number: the round.
+            changed: aggregating node -> modules that it made a new version of.
+
+        Returns:
+            Aggregating node, from the top down -> modules that it takes over from its parent.
+        """
+        adopted: dict[str, tuple[str, ...]] = {}
+        for node in reversed(self.tree.aggregators):
+            parent = self.tree[node].parent
+            if parent is not None:
+                new = {*changed.get(parent, ()), *adopted.get(parent, ())}
+                adopted[node] = tuple(module for module in self.state.stamps[node] if module in new)
+            for module in (*changed.get(node, ()), *adopted.get(node, ())):
+                self.state.stamps[node][module] = round_number
+        return adopted
+
+    def variants(self, task: str) -> tuple[str, ...]:
+        """Nodes whose models are the task's global models: those of the lowest scope on the task's path."""
+        path = self._path(task)
+        tiers = list(self.tree.tiers)
+        lowest = max((tiers.index(self.ownership.scope(module)) for module in path), default=0)
+        executing = [d for d in self.tree.devices if task in self.ownership.tasks_of(d)]
+        nodes: dict[str, None] = {}
+        for device in executing:
+            nodes |= {n: None for n in self.tree.path_up(device) if self.tree[n].tier == tiers[lowest]}
+        return tuple(nodes)
+
+    def evaluation_jobs(self, hosts: Mapping[str, Sequence[str]]) -> dict[str, tuple[EvaluationJob, ...]]:
+        """Spread the held-out chunks of all tasks over hosts.
+
+        Args:
+            hosts: host -> its devices.
+
+        Returns:
+            Host -> its jobs. The variant of a device goes to its host whole; other chunks are dealt in turn, always
+            the same chunk to the same host, so that its prefixes are found there.
+        """
+        names = list(hosts)
+        home = {device: host for host, devices in hosts.items() for device in devices}
+        jobs: dict[str, list[EvaluationJob]] = {host: [] for host in names}
+        for task in self.config.tasks:
+            chunks = range(-(-self.setup.held_out[task] // self.config.evaluation.batch_size))
+            for variant in self.variants(task):
+                if variant in home:
+                    jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
+                    continue
+                for i, host in enumerate(names):
+                    mine = tuple(chunks[i :: len(names)])
+                    if mine:
+                        jobs[host].append(EvaluationJob(task, variant, mine))
+        # Jobs of one variant together: its modules are loaded once.
+        return {host: tuple(sorted(some, key=lambda job: job.variant)) for host, some in jobs.items()}
+
+    def _participants(self, round_number: int) -> tuple[str, ...]:
+        devices = self.tree.devices
+        share = self.config.federation.participation
+        if share == 1.0:
+            return devices
+        generator = numpy_generator(self.config.seed, "participants", round_number)
+        chosen = generator.choice(len(devices), size=max(1, round(share * len(devices))), replace=False)
+        return tuple(devices[i] for i in sorted(chosen))
+
+    def _order(self, device: str, round_number: int) -> DeviceOrder:
+        experts = self._experts(device, round_number)
+        idle = {f"expert/{k}" for k in self._all_experts() if k not in experts}
+        modules = tuple(m for m in self.ownership.modules_of[device] if m not in idle)
+        held = self.state.held.get(device, {})
+        parent = self.tree[device].parent or ""
+        available = self.state.stamps[parent]
+        fetched = tuple(m for m in modules if m in available and held.get(m) not in (OWN, available[m]))
+        upward = tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
+        return DeviceOrder(device, modules, experts, fetched, upward)
+
+    def _experts(self, device: str, round_number: int) -> tuple[int, ...]:
+        """Those used last, and some others to try; all of them the first time."""
+        every = self._all_experts()
+        used = self.state.experts.get(device)
+        if used is None or self.config.model.experts is None:
+            return every
+        others = [k for k in every if k not in used]
+        generator = numpy_generator(self.config.seed, "explore", round_number, device)
+        explored = generator.permutation(others)[: self.config.model.experts.explore]
+        return tuple(sorted({*used, *(int(k) for k in explored)}))
+
+    def _all_experts(self) -> tuple[int, ...]:
+        return tuple(range(self.config.model.experts.count)) if self.config.model.experts else ()
+
+    def _path(self, task: str) -> tuple[str, ...]:
+        """Modules that a forward pass of the task may touch."""
+        named = {f"prompt/{task}", f"head/{task}", *(f"encoder/{m}" for m in self.config.tasks[task].inputs)}
+        shared = ("adapter/", "router/", "expert/")
+        return tuple(m for m in self.setup.initial if m in named or m.startswith(shared))
+
+    def _reaches(self, module: str, node: str) -> bool:
+        return self.ownership.reaches(module, self.tree[node].tier)

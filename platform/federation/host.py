@@ -1,0 +1,177 @@
+"""A device host: trains and evaluates the devices that share its process, one after the other.
+
+It holds the frozen backbone once, the devices' data, and of a device's modules only those that no other node has:
+personal ones, and those trained but not yet due upward. Everything else comes with the order and leaves with the reply.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from fogtune.platform.aggregation import (
+    HeldUpdates,
+    ModuleSum,
+    Tensors,
+    Update,
+    UpdateRejected,
+    control_name,
+    fixed,
+    is_control,
+)
+from fogtune.platform.config import Config, Median, Scaffold, TrimmedMean
+from fogtune.platform.errors import InputError
+from fogtune.platform.learning.evaluation import add_tallies, evaluate
+from fogtune.platform.learning.local import train
+from fogtune.platform.learning.workbench import Workbench
+
+from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What a device remembers from round to round."""
+
+    kept: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> its own version: personal modules, and those trained but not yet sent."""
+    controls: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> SCAFFOLD's control variates."""
+    experts: tuple[int, ...] = ()
+    """Experts held when it last trained."""
+
+
+class DeviceHost:
+    """Serves any number of devices; results do not depend on which devices share a host."""
+
+    def __init__(self, config: Config, devices: Sequence[str]) -> None:
+        self.bench = Workbench(config)
+        self.states = {device: DeviceState() for device in devices}
+        self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.parameters_of}
+
+    def setup(self) -> Setup:
+        """What the coordinator needs to know before round 1."""
+        bench = self.bench
+        initial = {module: dict(tensors) for module, tensors in self._initial.items()}
+        if isinstance(bench.config.federation.rule, Scaffold):
+            for tensors in initial.values():
+                tensors |= {control_name(name): torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        return Setup(
+            initial=initial,
+            held_out={task: len(bench.held_out(task)) for task in bench.config.tasks},
+            labels=bench.dataset.labels,
+            adapter_config=bench.model.adapter_config,
+        )
+
+    def train(self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]]) -> HostReply:
+        """Train those of the plan's devices that live here.
+
+        Args:
+            plan: the round's plan.
+            versions: parent node -> module -> the version that its devices start from.
+        """
+        updates: dict[str, Update] = {}
+        reports = []
+        for order in plan.orders:
+            if order.device not in self.states:
+                continue
+            parent = self.bench.tree[order.device].parent or ""
+            try:
+                update, state, report = self._train_one(plan, order, versions[parent])
+            except InputError:
+                raise  # the run as configured cannot work
+            except Exception as error:  # a failed participant is a value in the reply
+                log.exception("round %d: device %s failed", plan.round, order.device)
+                reason = " ".join(str(error).split())[:300]
+                reports.append(DeviceReport(order.device, f"{type(error).__name__}: {reason}"))
+                continue
+            updates[parent] = updates.get(parent, Update.empty()) + update
+            self.states[order.device] = state
+            reports.append(report)
+        return HostReply(updates, tuple(reports))
+
+    def evaluate(
+        self, jobs: Iterable[EvaluationJob], versions: Mapping[str, Mapping[str, Tensors]]
+    ) -> dict[tuple[str, str], dict[str, int]]:
+        """Exact metric sums by (task, variant) over the jobs' chunks of held-out rows.
+
+        Args:
+            jobs: what to evaluate; a variant that is a device must live here.
+            versions: node -> module -> version, for the variants' nodes and for the parents of device variants.
+        """
+        bench, size = self.bench, self.bench.config.evaluation.batch_size
+        loaded = None
+        result: dict[tuple[str, str], dict[str, int]] = {}
+        for job in jobs:
+            personal = job.variant in self.states
+            modalities = bench.config.tasks[job.task].inputs
+            experts = None
+            if personal:
+                state = self.states[job.variant]
+                modalities = bench.ownership.inputs_of(job.variant, job.task)
+                experts = state.experts or None
+                source = {**versions[bench.tree[job.variant].parent or ""], **state.kept}
+                wanted: Sequence[str] = [m for m in bench.ownership.modules_of[job.variant] if m in source]
+            else:
+                source = {**versions[job.variant]}
+                wanted = list(source)
+            if loaded != job.variant:
+                for module in wanted:
+                    bench.model.load(module, source[module])
+                loaded = job.variant
+            rows = bench.held_out(job.task)
+            for chunk in job.chunks:
+                part = rows[chunk * size : (chunk + 1) * size]
+                tally = evaluate(bench, job.task, modalities, part, experts)
+                key = (job.task, job.variant)
+                result[key] = add_tallies(result.get(key, {}), tally)
+        return result
+
+    def _train_one(
+        self, plan: RoundPlan, order: DeviceOrder, versions: Mapping[str, Tensors]
+    ) -> tuple[Update, DeviceState, DeviceReport]:
+        bench, state = self.bench, self.states[order.device]
+        start = {m: state.kept.get(m) or versions.get(m) or self._initial[m] for m in order.modules}
+        trained = train(bench, order.device, plan.round, start, order.experts, state.controls)
+        robust = isinstance(bench.config.federation.rule, Median | TrimmedMean)
+        sums: dict[str, ModuleSum | HeldUpdates] = {}
+        for module in order.upward:
+            if module in trained.modules:
+                tensors, weight = trained.modules[module], trained.samples[module]
+                sums[module] = (
+                    HeldUpdates.of(order.device, tensors, weight) if robust else ModuleSum.of(tensors, weight)
+                )
+        for module, tensors in trained.modules.items():
+            if module not in sums and not all(bool(t.isfinite().all()) for t in tensors.values()):
+                raise UpdateRejected("not finite", None, f"module {module!r}, which the device keeps")
+        metrics: dict[str, int] = {}
+        for task, (loss, samples) in trained.losses.items():
+            metrics |= {f"loss/{task}": fixed(loss), f"samples/{task}": samples}
+        kept = {m: t for m, t in state.kept.items() if m not in sums}
+        kept |= {m: _parameters(t) for m, t in trained.modules.items() if m not in sums}
+        used = tuple(k for k in order.experts if f"expert/{k}" in trained.modules)
+        report = DeviceReport(
+            order.device,
+            error=None,
+            sent=tuple(sums),
+            kept=tuple(kept),
+            experts=used,
+            personal=self._personal(order) if plan.personal else None,
+        )
+        return Update(sums, metrics), DeviceState(kept, {**state.controls, **trained.controls}, order.experts), report
+
+    def _personal(self, order: DeviceOrder) -> dict[str, dict[str, float]]:
+        """Metrics of the device's own model, which the bench's model holds right after training."""
+        result = {}
+        for task, part in self.bench.parts(order.device).items():
+            sums = evaluate(self.bench, task, part.modalities, part.test, order.experts)
+            result[task] = self.bench.head_of(task).metrics(sums)
+        return result
+
+
+def _parameters(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if not is_control(name)}

@@ -1,0 +1,108 @@
+"""Runs a federation in this process, one device after the other: the same bits as on Ray, without a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from fogtune.platform.aggregation import Update
+from fogtune.platform.aggregation.tier import TierLogic
+from fogtune.platform.config import Config
+from fogtune.platform.run.record import LedgerRow, RoundRecord
+from fogtune.platform.topology_build import build_tree
+
+from .accounting import Accountant
+from .coordinator import Coordinator
+from .host import DeviceHost
+from .messages import Setup
+from .snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round leaves for the run's directory."""
+
+    record: RoundRecord
+    rows: list[LedgerRow]
+
+
+class Runner(Protocol):
+    """Executes rounds somewhere. Made ready by its constructor; `close` gives back what it took."""
+
+    setup: Setup
+
+    def round(self, number: int) -> RoundResult:
+        """Run one round, 1-based and in order. Raises RunFailed below quorum, with the state as before the round."""
+
+    def snapshot(self) -> Snapshot:
+        """The state after the last round."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot."""
+
+    def close(self) -> None:
+        """Stop what was started."""
+
+
+class LocalRunner:
+    """One host with all devices, and every node of the tree, as plain objects."""
+
+    def __init__(self, config: Config, on_stage: Callable[[str], None] = lambda _: None) -> None:
+        self._threads = torch.get_num_threads()
+        # Float products may differ in the last bit between numbers of threads; one is what hosts use.
+        torch.set_num_threads(1)
+        on_stage("loading model and data")
+        tree = build_tree(config)
+        self._host = DeviceHost(config, tree.devices)
+        self.setup = self._host.setup()
+        self._coordinator = Coordinator(config, self.setup)
+        self._accountant = Accountant(self._coordinator)
+        ownership = self._coordinator.ownership
+        self._logic = {node: TierLogic(config, tree, ownership, node) for node in tree.aggregators}
+        self._states = {node: logic.initial(self.setup.initial) for node, logic in self._logic.items()}
+
+    def round(self, number: int) -> RoundResult:
+        started = time.perf_counter()
+        coordinator, tree = self._coordinator, self._coordinator.tree
+        plan = coordinator.plan(number)
+        reply = self._host.train(plan, {node: state.versions for node, state in self._states.items()})
+        coordinator.admit(plan, reply.reports)
+        arriving = dict(reply.updates)
+        changed, upward = {}, {}
+        total = Update.empty()
+        for node in tree.aggregators:
+            step = self._logic[node].step(self._states[node], number, arriving.get(node, Update.empty()))
+            self._states[node], changed[node] = step.state, step.changed
+            upward[node] = tuple(step.upward.modules)
+            total = step.upward
+            parent = tree[node].parent
+            if parent is not None:
+                arriving[parent] = arriving.get(parent, Update.empty()) + step.upward
+        coordinator.note_devices(plan, reply.reports)
+        adopted = coordinator.descend(number, changed)
+        for node, modules in adopted.items():
+            above = self._states[tree[node].parent or ""].versions
+            self._states[node] = self._logic[node].adopt(self._states[node], {m: above[m] for m in modules})
+        sums = {}
+        if plan.evaluate:
+            jobs = coordinator.evaluation_jobs({"local": tree.devices})["local"]
+            sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
+        rows = self._accountant.rows(plan, reply.reports, upward, adopted)
+        wall_s = time.perf_counter() - started
+        coordinator.state.round = number
+        return RoundResult(self._accountant.record(plan, reply.reports, total, rows, sums, wall_s), rows)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self._coordinator.state, dict(self._states), dict(self._host.states))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._coordinator.state = snapshot.coordinator
+        self._states = dict(snapshot.nodes)
+        self._host.states = dict(snapshot.devices)
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)

@@ -1,0 +1,78 @@
+"""All of a federation's state between two rounds, as plain tensors and JSON: what a checkpoint holds. No pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from fogtune.platform.aggregation import ModuleSum, Tensors
+from fogtune.platform.aggregation.tier import TierState
+
+from .coordinator import CoordinatorState
+from .host import DeviceState
+
+SEPARATOR = "|"
+"""Between the parts of a flat key; node, module and tensor names do not contain it."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The federation after a round."""
+
+    coordinator: CoordinatorState
+    nodes: Mapping[str, TierState]
+    """Aggregating node -> its state."""
+    devices: Mapping[str, DeviceState]
+    """Device -> its state."""
+
+    def flatten(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors by flat key, and the rest as JSON values."""
+        tensors: dict[str, torch.Tensor] = {}
+
+        def put(values: Mapping[str, Mapping[str, torch.Tensor]], *where: str) -> None:
+            for module, named in values.items():
+                tensors.update({SEPARATOR.join([*where, module, name]): tensor for name, tensor in named.items()})
+
+        sums: dict[str, dict[str, list[int]]] = {}
+        for node, state in self.nodes.items():
+            put(state.versions, "node", node, "version")
+            put(state.rules, "node", node, "rule")
+            put({module: total.total for module, total in state.pending.items()}, "node", node, "pending")
+            sums[node] = {m: [t.weight, t.contributors, t.bound] for m, t in state.pending.items()}
+        for device, own in self.devices.items():
+            put(own.kept, "device", device, "kept")
+            put(own.controls, "device", device, "control")
+        rest = {
+            "coordinator": asdict(self.coordinator),
+            "sums": sums,
+            "nodes": {node: {"rules": list(state.rules)} for node, state in self.nodes.items()},
+            "experts": {device: list(own.experts) for device, own in self.devices.items()},
+        }
+        return tensors, rest
+
+    @classmethod
+    def unflatten(cls, tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> Snapshot:
+        """The snapshot that `flatten` took apart."""
+        found: dict[tuple[str, str, str], dict[str, Tensors]] = {}
+        for key, tensor in tensors.items():
+            what, owner, part, module, name = key.split(SEPARATOR)
+            found.setdefault((what, owner, part), {}).setdefault(module, {})[name] = tensor
+        nodes = {}
+        for node, sums in rest["sums"].items():
+            totals = found.get(("node", node, "pending"), {})
+            # Rules without tensors (FedAvg) have a state too, an empty one.
+            rules: dict[str, Tensors] = {module: {} for module in rest["nodes"][node]["rules"]} | found.get(
+                ("node", node, "rule"), {}
+            )
+            pending = {module: ModuleSum(totals[module], *numbers) for module, numbers in sums.items()}
+            nodes[node] = TierState(found.get(("node", node, "version"), {}), pending, rules)
+        devices = {
+            device: DeviceState(
+                found.get(("device", device, "kept"), {}), found.get(("device", device, "control"), {}), tuple(experts)
+            )
+            for device, experts in rest["experts"].items()
+        }
+        return cls(CoordinatorState(**rest["coordinator"]), nodes, devices)

@@ -1,0 +1,49 @@
+"""Batches: rows of a source become padded tensors of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fogtune.platform.model.m3t import Batch
+from fogtune.platform.rng import numpy_generator
+
+from .prefixes import PrefixCache
+
+
+def collate(
+    cache: PrefixCache, task: str, source: str, modalities: Sequence[str], rows: NDArray[np.int64], targets: Tensor
+) -> Batch:
+    """The batch of these rows; `targets` holds the targets of the whole source."""
+    inputs = {m: _pad([cache.get(source, m, int(row)) for row in rows]) for m in modalities}
+    return Batch(task, inputs, targets[torch.from_numpy(rows)])
+
+
+def shuffled(
+    parts: dict[str, NDArray[np.int64]], batch_size: int, seed: int, *key: str | int
+) -> list[tuple[str, NDArray[np.int64]]]:
+    """One pass: the rows of each task in random order, cut into batches, the tasks' batches mixed.
+
+    Returns:
+        (task, rows) a step; the last batch of a task may be smaller. A function of the arguments alone.
+    """
+    generator = numpy_generator(seed, "batches", *key)
+    steps = []
+    for task, rows in parts.items():
+        order = generator.permutation(rows)
+        steps += [(task, order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+    return [steps[i] for i in generator.permutation(len(steps))]
+
+
+def _pad(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """[(T_i, C)] -> values (B, max T, C) with zeros behind, mask (B, max T) int64."""
+    lengths = [len(prefix) for prefix in prefixes]
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return torch.stack(prefixes), torch.ones(len(prefixes), longest, dtype=torch.int64)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(torch.int64)
+    return torch.nn.utils.rnn.pad_sequence(prefixes, batch_first=True), mask

@@ -1,0 +1,105 @@
+"""What one process needs to train and evaluate devices: the tables, the split, the model and the prefixes, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fogtune.platform.config import Config
+from fogtune.platform.data.labels import encode_labels, label_names
+from fogtune.platform.data.partition import split_table
+from fogtune.platform.data.sources import load_table
+from fogtune.platform.data.table import Indices, Split, Table
+from fogtune.platform.model.heads import HEADS, HeadKind
+from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.ownership import Ownership, own
+from fogtune.platform.topology import Tree
+from fogtune.platform.topology_build import build_tree
+
+from .prefixes import PrefixCache
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The data of all sources, loaded and divided: a function of the configuration alone."""
+
+    tables: dict[str, Table]
+    splits: dict[str, Split]
+    labels: dict[str, tuple[str, ...]]
+    """Task -> label names."""
+
+    @classmethod
+    def load(cls, config: Config, tree: Tree) -> Dataset:
+        """Read every source and divide it among the devices that execute a task on it.
+
+        Raises:
+            InputError: a source cannot be read or divided as configured.
+            AssetMissing: an embedded source is not installed.
+        """
+        groups = {group.name: group for group in config.devices}
+        tables, splits = {}, {}
+        for name, source in config.sources.items():
+            tables[name] = load_table(source, f"sources.{name}")
+            tasks = {task for task, section in config.tasks.items() if section.source == name}
+            users = [d for d in tree.devices if tasks.intersection(groups[tree[d].group or ""].tasks)]
+            splits[name] = split_table(name, source, tables[name], users, config.seed)
+        labels = {
+            name: label_names(tables[task.source], task.label, task.head, name) for name, task in config.tasks.items()
+        }
+        return cls(tables, splits, labels)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A device's data for one task."""
+
+    source: str
+    modalities: tuple[str, ...]
+    train: Indices
+    test: Indices
+
+
+class Workbench:
+    """Shared by all the devices that a process hosts."""
+
+    def __init__(self, config: Config) -> None:
+        """Load data and model.
+
+        Raises:
+            InputError: data or weights cannot be used as configured.
+        """
+        self.config = config
+        self.tree = build_tree(config)
+        self.ownership: Ownership = own(config, self.tree)
+        self.dataset = Dataset.load(config, self.tree)
+        self.model = M3TModel(config, self.dataset.labels)
+        self.prefixes = PrefixCache(self.model, self.dataset.tables, config.execution.prefix_cache_bytes)
+
+    @cached_property
+    def targets(self) -> dict[str, Tensor]:
+        """Task -> targets of all rows of its source."""
+        tables, labels = self.dataset.tables, self.dataset.labels
+        return {
+            name: torch.from_numpy(encode_labels(tables[task.source], task.label, task.head, labels[name], name))
+            for name, task in self.config.tasks.items()
+        }
+
+    def parts(self, device: str) -> dict[str, Part]:
+        """Task -> the device's data for it."""
+        result = {}
+        for task in self.ownership.tasks_of(device):
+            source = self.config.tasks[task].source
+            shard = self.dataset.splits[source].devices[device]
+            result[task] = Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)
+        return result
+
+    def head_of(self, task: str) -> HeadKind:
+        """The kind of head of a task: its loss and its metrics."""
+        return HEADS[self.config.tasks[task].head]
+
+    def held_out(self, task: str) -> Indices:
+        """Held-out rows of a task's source."""
+        return self.dataset.splits[self.config.tasks[task].source].held_out

@@ -1,0 +1,120 @@
+"""Task heads: what a kind of task predicts, its loss, and its metrics. The one place to extend for a new kind of task.
+
+Metrics come from exact integer sums (`tally`), so that they do not depend on how samples were spread over processes.
+Legend: B samples, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fogtune.platform.aggregation.update import fixed, unfixed
+
+
+class HeadKind(Protocol):
+    """A kind of task over a linear head."""
+
+    metric: str
+    """The metric to look at first; greater is better."""
+
+    def outputs(self, names: tuple[str, ...]) -> int:
+        """Outputs O of the head, given the label names (empty for numbers)."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of (B, O) outputs and their targets."""
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
+        """Exact sums over the samples; they add up over batches."""
+
+    def metrics(self, sums: Mapping[str, int]) -> dict[str, float]:
+        """Metrics of added-up sums."""
+
+
+class Classification:
+    """One of several classes; targets (B,) int64."""
+
+    metric = "accuracy"
+
+    def outputs(self, names: tuple[str, ...]) -> int:
+        return len(names)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
+        return {"samples": len(targets), "correct": int((outputs.argmax(-1) == targets).sum())}
+
+    def metrics(self, sums: Mapping[str, int]) -> dict[str, float]:
+        return {"accuracy": sums["correct"] / sums["samples"]}
+
+
+class MultiLabel:
+    """Any subset of several labels; targets (B, O) of 0 and 1."""
+
+    metric = "f1"
+
+    def outputs(self, names: tuple[str, ...]) -> int:
+        return len(names)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs, targets)
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
+        said, true = outputs > 0, targets > 0.5
+        return {
+            "samples": len(targets),
+            "hits": int((said & true).sum()),
+            "false": int((said & ~true).sum()),
+            "missed": int((~said & true).sum()),
+        }
+
+    def metrics(self, sums: Mapping[str, int]) -> dict[str, float]:
+        """`f1`: micro-averaged; 1 where there is nothing to find and nothing was said."""
+        denominator = 2 * sums["hits"] + sums["false"] + sums["missed"]
+        return {"f1": 2 * sums["hits"] / denominator if denominator else 1.0}
+
+
+class Regression:
+    """A number; targets (B,) float32."""
+
+    metric = "r2"
+
+    def outputs(self, names: tuple[str, ...]) -> int:
+        return 1
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs.squeeze(-1), targets)
+
+    def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
+        # A sum over a batch in float depends on the batch; sample by sample in fixed point it does not.
+        pairs = list(zip(outputs.squeeze(-1).tolist(), targets.tolist(), strict=True))
+        return {
+            "samples": len(pairs),
+            "squared_error": sum(fixed((said - true) ** 2) for said, true in pairs),
+            "sum": sum(fixed(true) for _, true in pairs),
+            "squares": sum(fixed(true**2) for _, true in pairs),
+        }
+
+    def metrics(self, sums: Mapping[str, int]) -> dict[str, float]:
+        """`rmse`, and `r2`: 1 - squared error / variance, 0 where the targets do not vary."""
+        n = sums["samples"]
+        error, mean, square = (unfixed(sums[name]) / n for name in ("squared_error", "sum", "squares"))
+        variance = square - mean**2
+        return {"r2": 1 - error / variance if variance > 1e-12 else 0.0, "rmse": max(error, 0.0) ** 0.5}
+
+
+HEADS: dict[str, HeadKind] = {
+    "classification": Classification(),
+    "multilabel": MultiLabel(),
+    "regression": Regression(),
+}
+
+
+def build_head(kind: str, names: tuple[str, ...], width: int) -> torch.nn.Linear:
+    """The linear head of a task, (B, width) -> (B, O)."""
+    return torch.nn.Linear(width, HEADS[kind].outputs(names))

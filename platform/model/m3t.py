@@ -1,0 +1,169 @@
+"""The M3T model: encoders by modality -> prompt of the task -> fusion backbone with adapters and experts -> head.
+
+Its trained parameters are named by module (`encoder/image`, `adapter/fusion`, `expert/3`, ...); only they are ever
+read out, sent or loaded. Knows nothing about devices or rounds. Legend: B samples, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fogtune.platform.aggregation.sums import Tensors
+from fogtune.platform.config import Config
+from fogtune.platform.data.table import Raw
+from fogtune.platform.modules import module_names
+from fogtune.platform.rng import torch_seed
+
+from .adapters import attach_adapter
+from .backbone import Backbone
+from .encoders import Encoder, build_encoder
+from .experts import MixtureLayer
+from .frozen import best_matmul
+from .heads import build_head
+from .prompts import Prompt
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one task, padded: modality -> (values (B, T, C), mask (B, T)). Missing modalities are left out."""
+
+    task: str
+    inputs: Mapping[str, tuple[Tensor, Tensor]]
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives."""
+
+    outputs: Tensor
+    """(B, O) of the task's head."""
+    routed: Tensor
+    """(E,) int64: samples for which each expert was used, in any fusion block; empty without experts."""
+    balance: Tensor
+    """Load-balancing loss, the mean over the fusion blocks; 0 without experts."""
+
+
+class M3TModel(nn.Module):
+    """The whole model, every module included; which of them matter is the caller's business."""
+
+    def __init__(self, config: Config, labels: Mapping[str, tuple[str, ...]]) -> None:
+        """Load the backbone and initialise every module from the run's seed.
+
+        Args:
+            config: the run's configuration.
+            labels: task -> label names (empty for regression).
+
+        Raises:
+            InputError: backbone, trunk or adapter targets cannot be used.
+            AssetMissing: embedded weights are not installed.
+        """
+        super().__init__()
+        model, seed = config.model, config.seed
+        matmul = config.execution.matmul
+        self.backbone = Backbone(model.backbone, best_matmul() if matmul == "auto" else matmul)
+        self.num_experts = model.experts.count if model.experts else 0
+        width = self.backbone.width
+        parameters: dict[str, dict[str, nn.Parameter]] = {}
+
+        self.encoders = nn.ModuleDict()
+        for modality, encoder in model.encoders.items():
+            with torch_seed(seed, "init", f"encoder/{modality}"):
+                self.encoders[modality] = build_encoder(encoder, width)
+            parameters[f"encoder/{modality}"] = dict(self.encoders[modality].named_parameters())
+
+        self.prompts = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        for name, task in config.tasks.items():
+            if model.prompts:
+                with torch_seed(seed, "init", f"prompt/{name}"):
+                    self.prompts[name] = Prompt(model.prompts.tokens, width)
+                parameters[f"prompt/{name}"] = dict(self.prompts[name].named_parameters())
+            with torch_seed(seed, "init", f"head/{name}"):
+                self.heads[name] = build_head(task.head, labels[name], width)
+            parameters[f"head/{name}"] = dict(self.heads[name].named_parameters())
+
+        # Hooks, not wrappers: a Hugging Face model may read attributes of its blocks.
+        self.mixtures: list[MixtureLayer] = []
+        self._mixing: _Mixing | None = None
+        if model.experts:
+            with torch_seed(seed, "init", "experts"):
+                self.mixtures = [MixtureLayer(model.experts, width) for _ in self.backbone.fusion_blocks]
+            for i, block in enumerate(self.backbone.fusion_blocks):
+                block.register_forward_hook(lambda _, __, out, i=i: self._mix(i, out))
+            parameters["router/fusion"] = {f"blocks.{i}": layer.router for i, layer in enumerate(self.mixtures)}
+            for k in range(model.experts.count):
+                parameters[f"expert/{k}"] = {
+                    f"blocks.{i}.{name}": parameter
+                    for i, layer in enumerate(self.mixtures)
+                    for name, parameter in layer.experts[k].named_parameters()
+                }
+        self.adapter_config: dict[str, Any] | None = None
+        if model.adapter:
+            with torch_seed(seed, "init", "adapter/fusion"):
+                parameters["adapter/fusion"], self.adapter_config = attach_adapter(self.backbone, model.adapter)
+        self.parameters_of = {name: parameters[name] for name in module_names(config)}
+        """Module -> its trained parameters by name."""
+        self.eval()  # no dropout: a device's update is a function of its data and its key alone
+
+    def tensors(self, module: str) -> Tensors:
+        """A copy of a module's parameters."""
+        return {name: parameter.detach().clone() for name, parameter in self.parameters_of[module].items()}
+
+    @torch.no_grad()
+    def load(self, module: str, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors into a module; what else the mapping holds (control variates) is not read."""
+        for name, parameter in self.parameters_of[module].items():
+            parameter.copy_(tensors[name])
+
+    def prefix(self, modality: str, raw: Raw) -> Tensor:
+        """The frozen part of one sample's encoding, (T, C): a pure function of the sample."""
+        if modality == TEXT:
+            return self.backbone.text_tokens(cast(str, raw))
+        return cast(Encoder, self.encoders[modality]).prefix(raw)
+
+    def forward(self, batch: Batch, held_experts: Sequence[int] | None = None) -> Output:
+        """Predict a batch, with routing among `held_experts` (all by default)."""
+        tokens, masks = [], []
+        for modality, (values, mask) in batch.inputs.items():
+            x, kept = (values, mask) if modality == TEXT else self.encoders[modality](values, mask)
+            tokens.append(x)
+            masks.append(kept)
+        x, mask = torch.cat(tokens, 1), torch.cat(masks, 1)  # (B, T, D), (B, T)
+        if batch.task in self.prompts:
+            x = self.prompts[batch.task](x)
+        self._mixing = _Mixing(mask, tuple(range(self.num_experts) if held_experts is None else held_experts))
+        x = self.backbone.fuse(x, mask)
+        mixing, self._mixing = self._mixing, None
+        weight = mask.to(x.dtype).unsqueeze(-1)
+        pooled = (x * weight).sum(1) / weight.sum(1)  # (B, D)
+        routed = torch.stack(mixing.routed).amax(0) if mixing.routed else torch.zeros(0, dtype=torch.int64)
+        balance = torch.stack(mixing.balance).mean() if mixing.balance else torch.zeros(())
+        return Output(self.heads[batch.task](pooled), routed, balance)
+
+    def _mix(self, i: int, out: Any) -> Any:
+        mixing = self._mixing
+        if mixing is None:  # text being encoded below the boundary
+            return out
+        hidden = out if isinstance(out, Tensor) else out[0]
+        hidden, routed, balance = self.mixtures[i](hidden, mixing.mask, mixing.held)
+        mixing.routed.append(routed)
+        mixing.balance.append(balance)
+        return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
+
+
+class _Mixing:
+    """What the mixture layers of one forward pass share."""
+
+    def __init__(self, mask: Tensor, held: tuple[int, ...]) -> None:
+        self.mask = mask
+        self.held = held
+        self.routed: list[Tensor] = []
+        self.balance: list[Tensor] = []

@@ -1,0 +1,32 @@
+"""Module names: `kind/name`, the unit of federation. Knows nothing of tensors."""
+
+from __future__ import annotations
+
+from .config import Config
+
+KINDS = ("encoder", "prompt", "adapter", "expert", "router", "head")
+
+ADAPTER = "adapter/fusion"
+ROUTER = "router/fusion"
+
+
+def module_names(config: Config) -> tuple[str, ...]:
+    """All modules that a configuration defines, in the order that everything which lists modules keeps.
+
+    Encoders, prompts, the adapter, the router, the experts by number, the heads; encoders and tasks in the
+    configuration's order.
+    """
+    model = config.model
+    return (
+        *(f"encoder/{modality}" for modality in model.encoders),
+        *(f"prompt/{task}" for task in config.tasks if model.prompts is not None),
+        *([ADAPTER] if model.adapter is not None else []),
+        *([ROUTER, *(f"expert/{i}" for i in range(model.experts.count))] if model.experts is not None else []),
+        *(f"head/{task}" for task in config.tasks),
+    )
+
+
+def kind_and_name(module: str) -> tuple[str, str]:
+    """`encoder/image` -> (`encoder`, `image`)."""
+    kind, _, name = module.partition("/")
+    return kind, name

@@ -1,0 +1,149 @@
+"""Who trains which module, up to which tier it is averaged, and in which rounds it goes up.
+
+Devices own modules by their modalities and tasks. Scope and cadence come from `federation.modules`: of the policies
+whose pattern matches a module, the last that gives the field wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from .config import Config, DeviceGroup, Federation
+from .modules import kind_and_name, module_names
+from .topology import CLOUD, Tree
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Owners, scopes and cadences of all modules of a configuration on a tree; made by `own`."""
+
+    modules: tuple[str, ...]
+    """All modules, in order."""
+    modules_of: Mapping[str, tuple[str, ...]]
+    """Device -> the modules that it trains, in order."""
+    owners_of: Mapping[str, tuple[str, ...]]
+    """Module -> the devices that train it, in the tree's order."""
+    tiers: tuple[str, ...]
+    """From the top: `("cloud", "fog", "device")`."""
+    scopes: Mapping[str, str]
+    """Module -> highest tier at which it is averaged."""
+    cadences: Mapping[str, Mapping[str, int]]
+    """Module -> tier -> every how many rounds that tier's nodes send it to their parents; 1 for absent tiers."""
+    subtrees: Mapping[str, tuple[str, ...]]
+    """Node -> modules trained by any device below it, in order."""
+    inputs: Mapping[tuple[str, str], tuple[str, ...]]
+    """(device, task that it executes) -> the task's inputs that it collects, in the task's order."""
+
+    def scope(self, module: str) -> str:
+        """The highest tier at which a module is averaged: `cloud`, a tier between, or `device` (personal)."""
+        return self.scopes[module]
+
+    def cadence(self, module: str, tier: str) -> int:
+        """Every how many rounds nodes of `tier` send the module to their parents, if it goes up from there at all."""
+        return self.cadences[module].get(tier, 1)
+
+    def goes_up(self, module: str, tier: str, round_number: int) -> bool:
+        """Whether nodes of `tier` send the module to their parents in this round; rounds count from 1."""
+        if self.tiers.index(tier) <= self.tiers.index(self.scopes[module]):
+            return False
+        return round_number % self.cadence(module, tier) == 0
+
+    def reaches(self, module: str, tier: str) -> bool:
+        """Whether nodes of `tier` hold a version of the module: its scope is this tier or one above."""
+        return self.tiers.index(tier) >= self.tiers.index(self.scopes[module])
+
+    def tasks_of(self, device: str) -> tuple[str, ...]:
+        """The tasks that a device executes, in its group's order."""
+        return tuple(task for owner, task in self.inputs if owner == device)
+
+    def subtree_modules(self, node_id: str) -> tuple[str, ...]:
+        """The modules trained by any device below a node (by itself, if it is a device), in order."""
+        return self.subtrees[node_id]
+
+    def inputs_of(self, device: str, task: str) -> tuple[str, ...]:
+        """The inputs of a task that a device collects, in the task's order; KeyError if it does not execute it."""
+        return self.inputs[device, task]
+
+
+def own(config: Config, tree: Tree) -> Ownership:
+    """Ownership of the configuration's modules on its tree."""
+    modules = module_names(config)
+    of_group = {group.name: group_modules(config, group) for group in config.devices}
+    inputs_of_group = {group.name: group_inputs(config, group) for group in config.devices}
+    group_of = {device: str(tree[device].group) for device in tree.devices}
+    owners: dict[str, list[str]] = {module: [] for module in modules}
+    for device, group in group_of.items():
+        for module in of_group[group]:
+            owners[module].append(device)
+    return Ownership(
+        modules=modules,
+        modules_of={device: of_group[group] for device, group in group_of.items()},
+        owners_of={module: tuple(devices) for module, devices in owners.items()},
+        tiers=tree.tiers,
+        scopes={module: resolve_scope(config.federation, module) for module in modules},
+        cadences={module: resolve_cadence(config.federation, module) for module in modules},
+        subtrees=_subtrees(modules, {device: of_group[group] for device, group in group_of.items()}, tree),
+        inputs={
+            (device, task): inputs
+            for device, group in group_of.items()
+            for task, inputs in inputs_of_group[group].items()
+        },
+    )
+
+
+def group_inputs(config: Config, group: DeviceGroup) -> dict[str, tuple[str, ...]]:
+    """Task of a device group -> the task's inputs that its devices collect, in the task's order."""
+    return {
+        task: tuple(modality for modality in config.tasks[task].inputs if modality in group.modalities)
+        for task in group.tasks
+    }
+
+
+def group_modules(config: Config, group: DeviceGroup) -> tuple[str, ...]:
+    """The modules that a group's devices train: encoders of the inputs that they feed, prompts and heads of their
+    tasks, and what all tasks share."""
+    fed = {modality for inputs in group_inputs(config, group).values() for modality in inputs}
+    names_of = {"encoder": fed, "prompt": set(group.tasks), "head": set(group.tasks)}
+
+    def trains(module: str) -> bool:
+        kind, name = kind_and_name(module)
+        return kind not in names_of or name in names_of[kind]
+
+    return tuple(module for module in module_names(config) if trains(module))
+
+
+def deciding_policy(federation: Federation, module: str, field: Literal["scope", "cadence"]) -> int | None:
+    """Index in `federation.modules` of the last policy that matches a module and gives the field; None if none."""
+    giving = [
+        i
+        for i, policy in enumerate(federation.modules)
+        if fnmatchcase(module, policy.match) and getattr(policy, field) is not None
+    ]
+    return giving[-1] if giving else None
+
+
+def resolve_scope(federation: Federation, module: str) -> str:
+    """The scope of a module: the deciding policy's, else the cloud."""
+    i = deciding_policy(federation, module, "scope")
+    return CLOUD if i is None else federation.modules[i].scope or CLOUD
+
+
+def resolve_cadence(federation: Federation, module: str) -> Mapping[str, int]:
+    """Tier -> cadence of a module: the whole mapping of the deciding policy, else the federation's; 1 where absent."""
+    i = deciding_policy(federation, module, "cadence")
+    return federation.cadence if i is None else federation.modules[i].cadence or {}
+
+
+def _subtrees(
+    modules: tuple[str, ...], modules_of: Mapping[str, tuple[str, ...]], tree: Tree
+) -> dict[str, tuple[str, ...]]:
+    found = {device: frozenset(names) for device, names in modules_of.items()}
+    for node_id in tree.aggregators:
+        found[node_id] = frozenset[str]().union(*(found[child] for child in tree.children[node_id]))
+    return {
+        node_id: modules_of[node_id] if node_id in modules_of else tuple(m for m in modules if m in found[node_id])
+        for node_id in tree.nodes
+    }

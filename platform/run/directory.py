@@ -1,0 +1,256 @@
+"""A run's directory: a stable contract that people and tools read (docs: a run's directory).
+
+    config.yaml      resolved configuration
+    run.json         status, seed, package versions, timings, error, summary so far
+    rounds.jsonl     a line a round
+    topology.json    the nodes, and which modules each owns
+    ledger.parquet, checkpoints/, modules/, report.html are written by others
+
+`run.json` is replaced whole after every round, so a reader always finds it complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING, Any, get_args
+
+from ..errors import InputError
+from .atomic import commit, replacing, write_text
+from .record import NodeEntry, RoundRecord, Status, Summary, dump_json
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+PACKAGES = (
+    "fogtune",
+    "torch",
+    "transformers",
+    "peft",
+    "ray",
+    "datasets",
+    "numpy",
+    "safetensors",
+    "pyarrow",
+    "pydantic",
+)
+"""Packages whose versions `run.json` notes, besides Python's."""
+
+_STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What `run.json` says."""
+
+    name: str
+    status: Status
+    seed: int
+    versions: Mapping[str, str]
+    started: str
+    """ISO 8601 with the offset from UTC."""
+    finished: str | None
+    wall_s: float
+    """Set-up included; resumed runs add up."""
+    error: str | None
+    """One line, of failed runs."""
+    summary: Summary
+
+    def to_json(self) -> dict[str, Any]:
+        """The object in `run.json`: the timings are together, the summary comes last."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "timings": {"started": self.started, "finished": self.finished, "wall_s": self.wall_s},
+            "error": self.error,
+            "summary": {item.name: getattr(self.summary, item.name) for item in fields(Summary)},
+        }
+
+    @classmethod
+    def from_json(cls, found: Any) -> RunInfo:
+        """Raises ValueError, TypeError or KeyError if `run.json` cannot have held this."""
+        if found["status"] not in get_args(Status):
+            raise ValueError(f"status {found['status']!r}; allowed: {', '.join(get_args(Status))}")
+        return cls(
+            **{name: found[name] for name in ("name", "status", "seed", "versions", "error")},
+            **{name: found["timings"][name] for name in ("started", "finished", "wall_s")},
+            summary=Summary(**{item.name: found["summary"][item.name] for item in fields(Summary)}),
+        )
+
+
+class RunDirectory:
+    """One run on disk. Only the process that works on the run calls the methods that write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._clock_s = time.monotonic()
+        self._written: RunInfo | None = None
+
+    @property
+    def id(self) -> str:
+        """`<name>-<YYYYMMDD-HHMMSS>-<4 hex>`, unless somebody renamed the directory."""
+        return self.path.name
+
+    @classmethod
+    def create(cls, config: Config, parent: str | Path) -> RunDirectory:
+        """Makes `parent/<run-id>` with `config.yaml`, an empty `rounds.jsonl` and a `run.json` that says running.
+
+        Raises InputError if `parent` cannot be written.
+        """
+        from ..config.load import dump_config
+
+        now = datetime.now().astimezone()
+        run_id = f"{config.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        info = RunInfo(
+            name=config.name,
+            status="running",
+            seed=config.seed,
+            versions=_versions(),
+            started=now.isoformat(timespec="seconds"),
+            finished=None,
+            wall_s=0.0,
+            error=None,
+            summary=Summary(),
+        )
+        unfinished = Path(parent) / f".{run_id}.new"
+        try:
+            unfinished.mkdir(parents=True)
+            write_text(unfinished / "config.yaml", dump_config(config))
+            write_text(unfinished / "rounds.jsonl", "")
+            write_text(unfinished / "run.json", dump_json(info.to_json(), indent=2) + "\n")
+            commit(unfinished, Path(parent) / run_id)
+        except OSError as error:
+            raise InputError("output.directory", f"cannot write to {str(parent)!r}: {error.strerror}") from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return cls(Path(parent) / run_id)
+
+    @classmethod
+    def open(cls, path_or_id: str | Path, parent: str | Path = "runs") -> RunDirectory:
+        """The run at this path or, if there is none, the run of this id below `parent`. InputError if neither is."""
+        for path in (Path(path_or_id), Path(parent) / path_or_id):
+            if (path / "run.json").is_file():
+                # Resolved, so that `open(".")` has an id.
+                return cls(path.resolve() if path.name in ("", "..") else path)
+        if Path(path_or_id).is_dir():
+            raise InputError(str(path_or_id), "not a run: it has no run.json")
+        newest = [run.id for run in list_runs(parent)[-3:]]
+        known = f"the newest runs there are {', '.join(reversed(newest))}" if newest else "there are no runs there"
+        raise InputError(str(path_or_id), f"no such run, neither as a path nor as an id in {str(parent)!r}; {known}")
+
+    @property
+    def info(self) -> RunInfo:
+        """What `run.json` says now. InputError if it is missing or damaged."""
+        path = self.path / "run.json"
+        try:
+            return RunInfo.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise InputError(str(path), f"cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(str(path), f"damaged ({type(error).__name__}: {error})") from None
+
+    @property
+    def config_yaml(self) -> str:
+        """The resolved configuration as it is on disk. InputError if it is missing."""
+        try:
+            return (self.path / "config.yaml").read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise InputError(str(self.path / "config.yaml"), f"cannot be read: {error}") from None
+
+    def append(self, record: RoundRecord) -> None:
+        """Adds a round to `rounds.jsonl` and to the summary; both are on disk when this returns."""
+        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(record.to_json() + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._write(replace(self._current, wall_s=self._worked_s(), summary=self._current.summary.add(record)))
+
+    def records(self) -> list[RoundRecord]:
+        """All finished rounds. A torn last line, as a crash leaves it, is not one; any other is an InputError."""
+        path = self.path / "rounds.jsonl"
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise InputError(str(path), f"cannot be read: {error.strerror}") from None
+        records = []
+        # What follows the last newline is empty, or a line that was not written whole.
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                records.append(RoundRecord.from_json(line.decode()))
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}", f"damaged ({error})") from None
+        return records
+
+    def truncate(self, round_number: int) -> None:
+        """Forgets the rounds after this one and says running again: the run is resumed from its checkpoint."""
+        kept = [record for record in self.records() if record.round <= round_number]
+        with replacing(self.path / "rounds.jsonl") as temporary:
+            temporary.write_text("".join(record.to_json() + "\n" for record in kept), encoding="utf-8")
+        self._write(replace(self.info, status="running", finished=None, error=None, summary=Summary.of(kept)))
+        self._clock_s = time.monotonic()
+
+    def finish(self, status: Status, error: str | None = None) -> None:
+        """Notes how the run ended, and why if it failed; line breaks in `error` become spaces."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        line = " ".join(error.split()) if error else None
+        self._write(replace(self._current, status=status, finished=now, wall_s=self._worked_s(), error=line))
+
+    def write_topology(self, nodes: Mapping[str, NodeEntry]) -> None:
+        """Writes `topology.json`: node id -> entry, parents before their children."""
+        write_text(self.path / "topology.json", dump_json({"nodes": nodes}, indent=1) + "\n")
+
+    def topology(self) -> dict[str, NodeEntry]:
+        """Node id -> entry; empty if the run has not come so far. InputError if the file is damaged."""
+        path = self.path / "topology.json"
+        if not path.exists():
+            return {}
+        try:
+            nodes: dict[str, NodeEntry] = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+            for node in nodes.values():
+                if missing := NodeEntry.__required_keys__ - node.keys():
+                    raise ValueError(f"a node without {', '.join(sorted(missing))}")
+            return nodes
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(str(path), f"damaged ({type(error).__name__}: {error})") from None
+
+    @property
+    def _current(self) -> RunInfo:
+        return self._written or self.info
+
+    def _worked_s(self) -> float:
+        """Wall time of the run; `_clock_s` moves along, so that nothing is counted twice."""
+        now_s = time.monotonic()
+        worked_s, self._clock_s = self._current.wall_s + now_s - self._clock_s, now_s
+        return worked_s
+
+    def _write(self, info: RunInfo) -> None:
+        write_text(self.path / "run.json", dump_json(info.to_json(), indent=2) + "\n")
+        self._written = info
+
+
+def list_runs(parent: str | Path) -> list[RunDirectory]:
+    """The runs directly below `parent`, oldest first; none if there is no such directory."""
+    runs = [RunDirectory(path.parent) for path in Path(parent).glob("*/run.json")]
+    return sorted(runs, key=lambda run: (stamp[1] if (stamp := _STAMP.search(run.id)) else "", run.id))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # not every part of FogTune needs every package
+            continue
+    return versions

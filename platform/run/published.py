@@ -1,0 +1,122 @@
+"""Published versions: what a run's modules are after a round, as files that others load. Safetensors only.
+
+    modules/v8/manifest.json                           what is in the version, with a sha256 a file
+               cloud/encoder/image.safetensors         <node>/<kind>/<name>.safetensors
+               cloud/adapter/fusion/                   a directory that PEFT loads
+               fog-0/head/vqa.safetensors              modules averaged below the cloud: a file a node
+
+A version is written whole or not at all, and never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from fogtune.platform.aggregation import Tensors, is_control
+from fogtune.platform.config import Config
+from fogtune.platform.federation.messages import Setup
+from fogtune.platform.federation.snapshot import Snapshot
+from fogtune.platform.model.adapters import write_adapter_config
+from fogtune.platform.model.backbone import backbone_hash, resolve
+from fogtune.platform.modules import ADAPTER
+from fogtune.platform.ownership import own
+from fogtune.platform.topology import DEVICE
+from fogtune.platform.topology_build import build_tree
+
+from .atomic import commit, sync, temporary_beside
+from .checkpoint import file_sha256
+from .record import Metrics
+
+
+def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics: Metrics) -> Path:
+    """Write `modules/v<N>` for the round of the snapshot; N is the round.
+
+    Args:
+        run: the run's directory.
+        config: the run's configuration.
+        setup: labels and adapter description.
+        snapshot: the federation's state.
+        metrics: of the last evaluated round, for the manifest.
+
+    Returns:
+        The version's directory.
+    """
+    version = snapshot.coordinator.round
+    path = run / "modules" / f"v{version}"
+    path.parent.mkdir(exist_ok=True)
+    temporary = temporary_beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)  # of an earlier life of a resumed run
+    temporary.mkdir()
+    try:
+        entries = [
+            _write_module(temporary, config, setup, node, module, tensors, snapshot)
+            for node, module, tensors in _variants(config, snapshot)
+        ]
+        manifest = {
+            "version": version,
+            "round": version,
+            "run": run.name,
+            "backbone": {"name": config.model.backbone.name, "sha256": backbone_hash(config.model.backbone.name)},
+            "modules": entries,
+            "tasks": {
+                name: {
+                    "inputs": task.inputs,
+                    "head": task.head,
+                    "labels": setup.labels[name],
+                    "metrics": metrics.get(name, {}),
+                }
+                for name, task in config.tasks.items()
+            },
+        }
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for file in temporary.rglob("*"):
+            sync(file)
+        commit(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return path
+
+
+def _variants(config: Config, snapshot: Snapshot) -> list[tuple[str, str, Tensors]]:
+    """(node, module, tensors) for every module at every node of its scope."""
+    tree = build_tree(config)
+    ownership = own(config, tree)
+    result: list[tuple[str, str, Tensors]] = []
+    for node, state in snapshot.nodes.items():
+        result += [(node, m, t) for m, t in state.versions.items() if ownership.scope(m) == tree[node].tier]
+    for device, own_state in snapshot.devices.items():
+        result += [(device, m, t) for m, t in own_state.kept.items() if ownership.scope(m) == DEVICE]
+    return result
+
+
+def _write_module(
+    root: Path, config: Config, setup: Setup, node: str, module: str, tensors: Tensors, snapshot: Snapshot
+) -> dict[str, Any]:
+    """Write one module and describe it."""
+    directory = root / node / module.partition("/")[0]
+    file = root / node / f"{module}.safetensors"
+    if module == ADAPTER and setup.adapter_config is not None:
+        directory = root / node / module
+        file = directory / "adapter_model.safetensors"
+    directory.mkdir(parents=True, exist_ok=True)
+    parameters = {name: tensor.contiguous() for name, tensor in tensors.items() if not is_control(name)}
+    save_file(parameters, file, metadata={"format": "pt"})
+    if file.name == "adapter_model.safetensors":
+        write_adapter_config(dict(setup.adapter_config or {}), resolve(config.model.backbone.name), directory)
+    stamp = snapshot.coordinator.stamps.get(node, {}).get(module, snapshot.coordinator.round)
+    return {
+        "module": module,
+        "node": node,
+        "scope": own(config, build_tree(config)).scope(module),
+        "round": stamp,
+        "file": file.relative_to(root).as_posix(),
+        "sha256": file_sha256(file),
+        "bytes": file.stat().st_size,
+    }

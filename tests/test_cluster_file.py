@@ -1,0 +1,57 @@
+"""cluster.yaml is what `ray up` of the installed Ray accepts."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+CLUSTER_FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
+
+
+def accept(cluster: dict[str, Any]) -> None:
+    """Raise jsonschema.ValidationError for what Ray's own schema refuses."""
+    jsonschema.validate(cluster, json.loads((files("ray.autoscaler") / "ray-schema.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict[str, Any]:
+    """The file as it stands."""
+    loaded: dict[str, Any] = yaml.safe_load(CLUSTER_FILE.read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def in_a_cloud(cluster: dict[str, Any]) -> dict[str, Any]:
+    """The file as its closing comment changes it."""
+    _, comment = CLUSTER_FILE.read_text().split("# In a cloud, ")
+    lines = re.findall(r"^# ?(.*)$", comment, flags=re.MULTILINE)
+    replaced: dict[str, Any] = yaml.safe_load("\n".join(lines))
+    return cluster | replaced
+
+
+def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
+    assert cluster["provider"]["type"] == "local"
+    accept(cluster)
+
+
+def test_ray_accepts_it_with_the_lines_for_a_cloud(in_a_cloud: dict[str, Any]) -> None:
+    assert in_a_cloud["provider"]["type"] == "aws"
+    assert in_a_cloud["head_node_type"] in in_a_cloud["available_node_types"]
+    accept(in_a_cloud)
+
+
+def test_ray_refuses_what_it_does_not_know(cluster: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError, match="min_workers"):
+        accept(cluster | {"min_workers": 2})
+
+
+def test_workers_find_the_head(cluster: dict[str, Any]) -> None:
+    assert "--head --port=6379" in cluster["head_start_ray_commands"][-1]
+    assert "--address=$RAY_HEAD_IP:6379" in cluster["worker_start_ray_commands"][-1]
