@@ -45,7 +45,7 @@ def default() -> Config:
     """34 devices, 4 fog nodes and a cloud; visual questions, shoulder exercises and news on embedded data."""
     return Config(
         name="default",
-        rounds=10,
+        rounds=8,
         topology=CountedTopology(tiers=(Tier(name="fog", count=4),)),
         devices=(
             DeviceGroup(name="camera", count=18, modalities=("text", "image"), tasks=("vqa",)),
@@ -64,7 +64,10 @@ def default() -> Config:
                 samples_per_device=250,
             ),
             "watch": EmbeddedSource(
-                asset="seglearn", held_out=HeldOut(groups=("8", "9", "10")), partition=NaturalPartition()
+                asset="seglearn",
+                held_out=HeldOut(groups=("8", "9", "10")),
+                partition=NaturalPartition(),
+                samples_per_device=250,
             ),
             "news": EmbeddedSource(
                 asset="bbc-news",
@@ -74,7 +77,7 @@ def default() -> Config:
         },
         tasks={"vqa": _VQA, "exercise": _EXERCISE, "side": _SIDE, "topic": _TOPIC},
         model=Model(
-            backbone=Backbone(max_text_tokens=32),
+            backbone=Backbone(max_text_tokens=48),
             encoders={"image": ImageEncoder(), "imu": _IMU},
             adapter=Adapter(targets=_TARGETS),
             experts=Experts(),

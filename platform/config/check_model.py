@@ -51,8 +51,11 @@ def kernels_are_odd(config: Config) -> None:
 
 
 def experts_suffice(config: Config) -> None:
-    """A sample cannot use more experts than there are."""
+    """A sample cannot use more experts than there are, nor more than its device keeps."""
     experts = config.model.experts
     if experts is not None and experts.top_k > experts.count:
         problem = f"{experts.top_k} given; allowed: 1 to {experts.count}, model.experts.count"
         raise InputError("model.experts.top_k", problem)
+    if experts is not None and experts.per_device < experts.top_k:
+        problem = f"{experts.per_device} given; allowed: at least {experts.top_k}, model.experts.top_k"
+        raise InputError("model.experts.per_device", problem)

@@ -78,10 +78,12 @@ class Experts(Section):
     """Experts a sample uses; at most `count`."""
     width: int = Field(default=32, ge=1)
     """Width of an expert's bottleneck."""
-    balance: float = Field(default=0.01, ge=0)
-    """Weight of the load-balancing loss."""
+    per_device: int = Field(default=4, ge=1)
+    """A device keeps so many experts at most, those that its samples used most; only these travel. At least `top_k`."""
     explore: int = Field(default=1, ge=0)
-    """Besides those that it used last, a device is sent so many others, drawn anew each round."""
+    """Besides those that it kept last, a device is sent so many others, drawn anew each round."""
+    balance: float = Field(default=0.001, ge=0)
+    """Weight of the load-balancing loss; it acts on a device, where samples of one kind should not use all experts."""
 
 
 class Model(Section):

@@ -69,18 +69,21 @@ class Coordinator:
         Raises:
             RunFailed: fewer updates than the quorum.
         """
-        arrived = sum(report.error is None for report in reports)
-        planned = len(plan.orders)
-        if arrived < self.config.federation.quorum * planned:
-            causes = sorted({f"{r.device}: {r.error}" for r in reports if r.error is not None})
-            silent = {o.device for o in plan.orders} - {r.device for r in reports}
-            causes += [f"{device}: no answer" for device in sorted(silent)]
+        arrived, planned = sum(report.error is None for report in reports), len(plan.orders)
+        quorum = self.config.federation.quorum
+        if arrived / planned < quorum:  # a product would round 0.07 * 100 up to more than 7
+            lost = self.lost(plan, reports)
             raise RunFailed(
-                plan.round,
-                f"{arrived} of {planned} updates arrived, below federation.quorum {self.config.federation.quorum:g}; "
-                + "; ".join(causes[:3])
-                + (f"; and {len(causes) - 3} more" if len(causes) > 3 else ""),
+                plan.round, f"{arrived} of {planned} updates arrived, below federation.quorum {quorum:g}; {lost}"
             )
+
+    def lost(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> str | None:
+        """Which planned updates did not arrive and why, in one line; None if all arrived."""
+        answers = {report.device: report.error for report in reports}
+        errors = {order.device: answers.get(order.device, "no answer") for order in plan.orders}
+        causes = [f"{device}: {error}" for device, error in errors.items() if error is not None]
+        more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
+        return "; ".join(causes[:3]) + more or None
 
     def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Remember what the devices now hold and used."""
@@ -174,10 +177,10 @@ class Coordinator:
         return DeviceOrder(device, modules, experts, fetched, upward)
 
     def _experts(self, device: str, round_number: int) -> tuple[int, ...]:
-        """Those used last, and some others to try; all of them the first time."""
+        """Those used last, and some others to try; all of them the first time, and if none was used enough."""
         every = self._all_experts()
         used = self.state.experts.get(device)
-        if used is None or self.config.model.experts is None:
+        if not used or self.config.model.experts is None:
             return every
         others = [k for k in every if k not in used]
         generator = numpy_generator(self.config.seed, "explore", round_number, device)

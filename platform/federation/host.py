@@ -85,9 +85,11 @@ class DeviceHost:
             except InputError:
                 raise  # the run as configured cannot work
             except Exception as error:  # a failed participant is a value in the reply
-                log.exception("round %d: device %s failed", plan.round, order.device)
                 reason = " ".join(str(error).split())[:300]
-                reports.append(DeviceReport(order.device, f"{type(error).__name__}: {reason}"))
+                if not isinstance(error, UpdateRejected):
+                    log.exception("round %d: device %s failed", plan.round, order.device)
+                    reason = f"{type(error).__name__}: {reason}"
+                reports.append(DeviceReport(order.device, reason))
                 continue
             updates[parent] = updates.get(parent, Update.empty()) + update
             self.states[order.device] = state
@@ -107,22 +109,16 @@ class DeviceHost:
         loaded = None
         result: dict[tuple[str, str], dict[str, int]] = {}
         for job in jobs:
-            personal = job.variant in self.states
-            modalities = bench.config.tasks[job.task].inputs
-            experts = None
-            if personal:
-                state = self.states[job.variant]
-                modalities = bench.ownership.inputs_of(job.variant, job.task)
-                experts = state.experts or None
-                source = {**versions[bench.tree[job.variant].parent or ""], **state.kept}
-                wanted: Sequence[str] = [m for m in bench.ownership.modules_of[job.variant] if m in source]
-            else:
-                source = {**versions[job.variant]}
-                wanted = list(source)
+            own = self.states.get(job.variant)
             if loaded != job.variant:
-                for module in wanted:
-                    bench.model.load(module, source[module])
+                node = job.variant if own is None else bench.tree[job.variant].parent or ""
+                source = {**versions[node], **(own.kept if own else {})}
+                # What nobody there has trained yet is as it was at the start, whoever used the model before.
+                for module in bench.ownership.subtree_modules(job.variant):
+                    bench.model.load(module, source.get(module) or self._initial[module])
                 loaded = job.variant
+            experts = (own.experts or None) if own else None
+            modalities = self._inputs(job.variant, job.task)
             rows = bench.held_out(job.task)
             for chunk in job.chunks:
                 part = rows[chunk * size : (chunk + 1) * size]
@@ -137,17 +133,14 @@ class DeviceHost:
         bench, state = self.bench, self.states[order.device]
         start = {m: state.kept.get(m) or versions.get(m) or self._initial[m] for m in order.modules}
         trained = train(bench, order.device, plan.round, start, order.experts, state.controls)
-        robust = isinstance(bench.config.federation.rule, Median | TrimmedMean)
         sums: dict[str, ModuleSum | HeldUpdates] = {}
-        for module in order.upward:
-            if module in trained.modules:
-                tensors, weight = trained.modules[module], trained.samples[module]
-                sums[module] = (
-                    HeldUpdates.of(order.device, tensors, weight) if robust else ModuleSum.of(tensors, weight)
-                )
         for module, tensors in trained.modules.items():
-            if module not in sums and not all(bool(t.isfinite().all()) for t in tensors.values()):
-                raise UpdateRejected("not finite", None, f"module {module!r}, which the device keeps")
+            try:
+                contribution = self._contribution(order.device, tensors, trained.samples[module])
+            except UpdateRejected as error:
+                raise UpdateRejected(error.reason, f"{module}/{error.tensor}", error.detail) from error
+            if module in order.upward:
+                sums[module] = contribution
         metrics: dict[str, int] = {}
         for task, (loss, samples) in trained.losses.items():
             metrics |= {f"loss/{task}": fixed(loss), f"samples/{task}": samples}
@@ -163,6 +156,18 @@ class DeviceHost:
             personal=self._personal(order) if plan.personal else None,
         )
         return Update(sums, metrics), DeviceState(kept, {**state.controls, **trained.controls}, order.experts), report
+
+    def _contribution(self, device: str, tensors: Tensors, samples: int) -> ModuleSum | HeldUpdates:
+        """What enters the sum of a module. Raises UpdateRejected, so that a device keeps nothing unusable either."""
+        if isinstance(self.bench.config.federation.rule, Median | TrimmedMean):
+            return HeldUpdates.of(device, tensors, samples)
+        return ModuleSum.of(tensors, samples)
+
+    def _inputs(self, node: str, task: str) -> tuple[str, ...]:
+        """The inputs of a task that devices below a node collect: for any other it has no trained encoder."""
+        inputs = self.bench.ownership.inputs
+        collected = {m for device in self.bench.tree.leaves(node) for m in inputs.get((device, task), ())}
+        return tuple(m for m in self.bench.config.tasks[task].inputs if m in collected)
 
     def _personal(self, order: DeviceOrder) -> dict[str, dict[str, float]]:
         """Metrics of the device's own model, which the bench's model holds right after training."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from fogtune.platform.aggregation import Update
+from fogtune.platform.aggregation import SumOverflow, Update, UpdateRejected
 from fogtune.platform.aggregation.tier import TierLogic
 from fogtune.platform.config import Config
+from fogtune.platform.errors import RunFailed
 from fogtune.platform.run.record import LedgerRow, RoundRecord
 from fogtune.platform.topology_build import build_tree
 
@@ -28,6 +31,8 @@ class RoundResult:
 
     record: RoundRecord
     rows: list[LedgerRow]
+    lost: str | None
+    """Which planned updates did not arrive and why, in one line."""
 
 
 class Runner(Protocol):
@@ -36,7 +41,10 @@ class Runner(Protocol):
     setup: Setup
 
     def round(self, number: int) -> RoundResult:
-        """Run one round, 1-based and in order. Raises RunFailed below quorum, with the state as before the round."""
+        """Run one round, 1-based and in order.
+
+        Raises RunFailed: below quorum, for instance. The runner is of no use then; its last snapshot is.
+        """
 
     def snapshot(self) -> Snapshot:
         """The state after the last round."""
@@ -48,13 +56,19 @@ class Runner(Protocol):
         """Stop what was started."""
 
 
+@contextmanager
+def failing_round(number: int) -> Iterator[None]:
+    """Within the block, a sum that cannot be computed fails the round."""
+    try:
+        yield
+    except (UpdateRejected, SumOverflow) as error:
+        raise RunFailed(number, str(error)) from error
+
+
 class LocalRunner:
     """One host with all devices, and every node of the tree, as plain objects."""
 
     def __init__(self, config: Config, on_stage: Callable[[str], None] = lambda _: None) -> None:
-        self._threads = torch.get_num_threads()
-        # Float products may differ in the last bit between numbers of threads; one is what hosts use.
-        torch.set_num_threads(1)
         on_stage("loading model and data")
         tree = build_tree(config)
         self._host = DeviceHost(config, tree.devices)
@@ -64,8 +78,15 @@ class LocalRunner:
         ownership = self._coordinator.ownership
         self._logic = {node: TierLogic(config, tree, ownership, node) for node in tree.aggregators}
         self._states = {node: logic.initial(self.setup.initial) for node, logic in self._logic.items()}
+        self._threads = torch.get_num_threads()
+        # Float products may differ in the last bit between numbers of threads; one is what hosts use.
+        torch.set_num_threads(1)
 
     def round(self, number: int) -> RoundResult:
+        with failing_round(number):
+            return self._round(number)
+
+    def _round(self, number: int) -> RoundResult:
         started = time.perf_counter()
         coordinator, tree = self._coordinator, self._coordinator.tree
         plan = coordinator.plan(number)
@@ -94,13 +115,14 @@ class LocalRunner:
         rows = self._accountant.rows(plan, reply.reports, upward, adopted)
         wall_s = time.perf_counter() - started
         coordinator.state.round = number
-        return RoundResult(self._accountant.record(plan, reply.reports, total, rows, sums, wall_s), rows)
+        record = self._accountant.record(plan, reply.reports, total, rows, sums, wall_s)
+        return RoundResult(record, rows, coordinator.lost(plan, reply.reports))
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(self._coordinator.state, dict(self._states), dict(self._host.states))
+        return Snapshot(deepcopy(self._coordinator.state), dict(self._states), dict(self._host.states))
 
     def restore(self, snapshot: Snapshot) -> None:
-        self._coordinator.state = snapshot.coordinator
+        self._coordinator.state = deepcopy(snapshot.coordinator)
         self._states = dict(snapshot.nodes)
         self._host.states = dict(snapshot.devices)
 

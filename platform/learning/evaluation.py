@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from fogtune.platform.aggregation.sums import Tensors
 from fogtune.platform.data.table import Indices
 
 from .batches import collate
@@ -40,8 +39,3 @@ def add_tallies(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
     """Add up sums by name."""
     return {name: a.get(name, 0) + b.get(name, 0) for name in (*a, *(n for n in b if n not in a))}
 
-
-def load_modules(bench: Workbench, modules: Mapping[str, Tensors]) -> None:
-    """Put modules into the bench's model."""
-    for module, tensors in modules.items():
-        bench.model.load(module, tensors)

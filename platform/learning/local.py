@@ -84,6 +84,7 @@ def train(
         _count(passed, task, part, len(batch_rows), result.routed, start)
         total, samples = losses.get(task, (0.0, 0))
         losses[task] = (total + loss.item() * len(batch_rows), samples + len(batch_rows))
+    _forget_rare_experts(config, passed)
     trained = {module: model.tensors(module) for module in start if passed.get(module)}
     changes = correction.control_changes(trained)
     return Trained(
@@ -120,6 +121,15 @@ def _count(
     for k, count in enumerate(routed.tolist()):
         if count and f"expert/{k}" in owned:
             passed[f"expert/{k}"] = passed.get(f"expert/{k}", 0) + count
+
+
+def _forget_rare_experts(config: Config, passed: dict[str, int]) -> None:
+    """Drop all but the most used experts from the modules that the device has trained; ties go to lower numbers."""
+    experts = config.model.experts
+    if experts:
+        used = [module for k in range(experts.count) if (module := f"expert/{k}") in passed]
+        for module in sorted(used, key=lambda module: -passed[module])[experts.per_device :]:
+            del passed[module]
 
 
 class _Correction:

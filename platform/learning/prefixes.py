@@ -46,5 +46,6 @@ class PrefixCache:
 
 
 def _digest(modality: str, raw: Raw) -> bytes:
-    data = raw.encode() if isinstance(raw, str) else np.ascontiguousarray(raw).tobytes() + str(raw.shape).encode()
-    return hashlib.blake2b(data, digest_size=16, person=modality.encode()[:16]).digest()
+    content = raw.encode() if isinstance(raw, str) else np.ascontiguousarray(raw).tobytes()
+    shape = () if isinstance(raw, str) else raw.shape
+    return hashlib.blake2b(f"{modality} {shape} ".encode() + content, digest_size=16).digest()

@@ -151,7 +151,7 @@ def _load(name: str, where: str) -> tuple[Any, Callable[..., Any]]:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
         return model, AutoTokenizer.from_pretrained(where)

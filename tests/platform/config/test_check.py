@@ -138,6 +138,10 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
             ["model.experts={count: 2, top_k: 3}"],
             "model.experts.top_k: 3 given; allowed: 1 to 2, model.experts.count",
         ),
+        (
+            ["model.experts={top_k: 3, per_device: 2}"],
+            "model.experts.per_device: 2 given; allowed: at least 3, model.experts.top_k",
+        ),
         # averaging
         (
             ["rounds=2", "local.warmup_rounds=2.5"],

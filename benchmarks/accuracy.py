@@ -1,0 +1,98 @@
+"""The table of `docs/results.md`: the default federation beside its baselines, on the same held-out data, over seeds.
+
+    python benchmarks/accuracy.py --seeds 0 1 2 --out docs/results.md
+
+A run that is already in `--runs` (same preset, same seed, completed) is read, not repeated, so an interrupted table
+goes on where it was. Every run takes a few minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean, stdev
+
+import fogtune
+from fogtune.platform.run.directory import RunDirectory, RunInfo, list_runs
+from fogtune.platform.run.record import headline
+
+ROWS = ("default", "centralized", "local-only", "edge-only", "hierarchical-e2", "hierarchical-e8", "star")
+
+
+def main() -> None:
+    """Run what is missing, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", nargs="+", default=list(ROWS), help="rows of the table")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds a row")
+    parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="where the runs are kept")
+    parser.add_argument("--out", type=Path, help="Markdown file to write; by default the table is only printed")
+    options = parser.parse_args()
+    rows: dict[str, list[RunInfo]] = {}
+    for seed in options.seeds:
+        for preset in options.presets:
+            rows.setdefault(preset, []).append(completed(preset, seed, options.runs))
+            table = markdown(rows)
+            print(table, flush=True)
+            if options.out:
+                write_between_marks(options.out, table)
+
+
+def completed(preset: str, seed: int, runs: Path) -> RunInfo:
+    """The run of a preset and a seed: found, or made now."""
+    for found in list_runs(runs):
+        info = found.info
+        if (info.name, info.seed, info.status) == (preset, seed, "completed"):
+            return info
+    config = fogtune.preset(preset, f"seed={seed}", f"output.directory={runs}")
+    run: RunDirectory = fogtune.run(
+        config, on_stage=lambda text: print(f"{preset} {seed}: {text}", flush=True)
+    ).directory
+    if run.info.status != "completed":
+        raise SystemExit(f"{preset}, seed {seed}: {run.info.error or run.info.status}")
+    return run.info
+
+
+def markdown(rows: dict[str, list[RunInfo]]) -> str:
+    """A line a preset: mean and standard deviation over its seeds, in percent; bytes and seconds of a run."""
+    tasks = list(next(iter(rows.values()))[0].summary.tasks)
+    lines = [
+        f"| preset | seeds | {' | '.join(tasks)} | personal, mean / worst decile | MB moved | rounds' wall s |",
+        "|---" * (len(tasks) + 5) + "|",
+    ]
+    for preset, infos in rows.items():
+        cells = [spread([percent(info, task) for info in infos]) for task in tasks]
+        personal = " / ".join(
+            f"{mean(own):.1f}"
+            for name in ("personal_mean", "personal_worst_decile")
+            if (own := [100 * m[name] for info in infos for m in info.summary.tasks.values() if name in m])
+        )
+        moved = mean(sum(info.summary.bytes.values()) for info in infos) / 1e6
+        wall_s = mean(info.summary.wall_s for info in infos)
+        lines.append(
+            f"| {preset} | {len(infos)} | {' | '.join(cells)} | {personal or '-'} | {moved:,.0f} | {wall_s:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def percent(info: RunInfo, task: str) -> float:
+    """A task's first metric, times 100."""
+    found = headline(info.summary.tasks[task])
+    return 100 * found[1] if found else float("nan")
+
+
+def spread(values: list[float]) -> str:
+    """`77.1 ± 0.8`."""
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def write_between_marks(path: Path, table: str) -> None:
+    """Replace what stands between the marks in the page; the prose around it is written by hand."""
+    begin, end = "<!-- table: benchmarks/accuracy.py -->\n", "<!-- end of table -->\n"
+    text = path.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(before + begin + table + end + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
