@@ -19,7 +19,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := install --no-compile
 
-.PHONY: help setup demo test check docs clean
+.PHONY: help setup demo test check results docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ check: setup  ## lint, format, types, import contracts, generated docs
 	$(BIN)/lint-imports
 	@$(BIN)/fogtune config reference | diff -u docs/configuration.md - \
 	  || { echo "docs/configuration.md is not what the code says; run make docs"; exit 1; }
+
+results: setup  ## the table of docs/results.md: the default beside its baselines over three seeds (an hour)
+	$(BIN)/python benchmarks/accuracy.py --out docs/results.md
 
 docs: setup  ## write the generated pages of docs/
 	$(BIN)/fogtune config reference > .venv/configuration.md

@@ -9,25 +9,27 @@ A round, with who waits for whom:
     coordinator ──► hosts evaluate; exact sums come back
 
 One round is under way at a time, so at most one update a host and fog node is in flight.
+
+A host that dies while it trains loses its devices' updates, which the quorum judges. If the round goes on, the host is
+started again, with its devices as they were after the last round. If any other actor dies, the run fails.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
 from fogtune.platform.aggregation import Update
 from fogtune.platform.aggregation.tier import TierLogic, TierState
 from fogtune.platform.config import Config
-from fogtune.platform.errors import FogTuneError, RunFailed
 from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.host import DeviceState
-from fogtune.platform.federation.local_runner import RoundResult
+from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.evaluation import add_tallies
@@ -35,6 +37,7 @@ from fogtune.platform.topology import CLOUD
 from fogtune.platform.topology_build import build_tree
 
 from .aggregators import Aggregator
+from .answers import ActorDied, get
 from .hosts import Host
 from .packing import actor_name, pack
 
@@ -42,11 +45,17 @@ from .packing import actor_name, pack
 class CoordinatorActor:
     """Wires the federation's actors and runs its rounds."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, namespace: str) -> None:
         self._config = config
+        self._namespace = namespace
+        self._number = 0
+        self._share = 1.0
         self._hosts: dict[str, Any] = {}
         self._nodes: dict[str, Any] = {}
         self._devices: dict[str, tuple[str, ...]] = {}
+        self._remembered: dict[str, Any] = {}
+        """Host -> reference to what its devices remembered after the last round."""
+        self._version_refs: dict[str, Any] = {}
         self._arrived = Update.empty()
         self._setup: Setup
         self._coordinator: Coordinator
@@ -71,59 +80,57 @@ class CoordinatorActor:
         hosts = processors if per_actor == "auto" else -(-len(tree.devices) // per_actor)
         packed = pack(tree, hosts)
         self._devices = {host.name: host.devices for host in packed}
-        share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts processors in ten-thousandths
-        self._hosts = {
-            host.name: Host.options(name=host.name, num_cpus=share).remote(host.name, config, host.devices)
-            for host in packed
-        }
-        _get([host.load.remote() for host in self._hosts.values()])
-        self._setup = _get(next(iter(self._hosts.values())).setup.remote())
+        self._share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
+        self._hosts = {host.name: self._host(host.name) for host in packed}
+        self._get([host.load.remote() for host in self._hosts.values()])
+        self._setup = self._get(next(iter(self._hosts.values())).setup.remote())
         self._coordinator = Coordinator(config, self._setup)
         self._accountant = Accountant(self._coordinator)
         self._cloud = TierLogic(config, tree, self._coordinator.ownership, CLOUD)
         self._cloud_state = self._cloud.initial(self._setup.initial)
         initial = ray.put(self._setup.initial)
-        self._nodes = {
-            node: Aggregator.options(name=actor_name(tree, node), num_cpus=0).remote(
-                actor_name(tree, node), config, node, initial
-            )
-            for node in tree.aggregators
-            if node != CLOUD
-        }
+        for node in tree.aggregators:
+            if node != CLOUD:
+                name = actor_name(tree, node)
+                options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0)
+                self._nodes[node] = options.remote(name, config, node, initial)
         return self._setup
 
     @ray.method
     def round(self, number: int) -> RoundResult:
-        """Run one round. Raises RunFailed below quorum, with the state as before the round."""
+        """Run one round. Raises RunFailed: below quorum, or an actor has died."""
+        self._number = number
+        with failing_round(number):
+            return self._round(number)
+
+    def _round(self, number: int) -> RoundResult:
         started = time.perf_counter()
-        coordinator, tree = self._coordinator, self._coordinator.tree
+        coordinator = self._coordinator
         plan = coordinator.plan(number)
-        _get([node.begin.remote() for node in self._nodes.values()])
-        reports, arrived = self._train(plan)
+        self._get([node.begin.remote() for node in self._nodes.values()])
+        reports, receipts, dead = self._train(plan)
         coordinator.admit(plan, reports)
-        try:
-            _get([added for added in arrived if added is not None])
-            total, changed, upward = self._close(number)
-        except FogTuneError as error:
-            raise RunFailed(number, str(error)) from error
+        self._get(receipts)
+        self._revive(dead)
+        total, changed, upward = self._close(number)
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
-        for node, modules in adopted.items():
-            if modules:
-                self._nodes[node].adopt.remote(modules, self._versions(tree[node].parent or ""))
+        self._descend(adopted)
         sums = self._evaluate() if plan.evaluate else {}
         rows = self._accountant.rows(plan, reports, upward, adopted)
         wall_s = time.perf_counter() - started
         coordinator.state.round = number
-        return RoundResult(self._accountant.record(plan, reports, total, rows, sums, wall_s), rows)
+        record = self._accountant.record(plan, reports, total, rows, sums, wall_s)
+        return RoundResult(record, rows, coordinator.lost(plan, reports))
 
     @ray.method
     def snapshot(self) -> Snapshot:
         """The federation's whole state after the last round."""
-        states = _get([node.state.remote() for node in self._nodes.values()])
+        self._remembered = {name: host.states.remote() for name, host in self._hosts.items()}
+        states = self._get([node.state.remote() for node in self._nodes.values()])
         nodes = {CLOUD: self._cloud_state, **dict(zip(self._nodes, states, strict=True))}
         devices: dict[str, DeviceState] = {}
-        for held in _get([host.states.remote() for host in self._hosts.values()]):
+        for held in self._get(list(self._remembered.values())):
             devices |= held
         return Snapshot(self._coordinator.state, nodes, devices)
 
@@ -132,17 +139,34 @@ class CoordinatorActor:
         """Continue from a snapshot, whatever the packing was when it was taken."""
         self._coordinator.state = snapshot.coordinator
         self._cloud_state = snapshot.nodes[CLOUD]
-        devices = ray.put(dict(snapshot.devices))
-        _get(
+        self._version_refs.clear()
+        self._remembered = dict.fromkeys(self._hosts, ray.put(dict(snapshot.devices)))
+        self._get(
             [node.restore.remote(snapshot.nodes[name]) for name, node in self._nodes.items()]
-            + [host.restore.remote(devices) for host in self._hosts.values()]
+            + [host.restore.remote(self._remembered[name]) for name, host in self._hosts.items()]
         )
 
-    def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any]]:
-        """Have all hosts train. Returns the reports, and the fog actors' receipts."""
+    def _host(self, name: str) -> Any:
+        """Start a host's process."""
+        options = Host.options(name=name, namespace=self._namespace, num_cpus=self._share)
+        return options.remote(name, self._config, self._devices[name])
+
+    def _revive(self, dead: Sequence[str]) -> None:
+        """Start dead hosts again."""
+        for name in dead:
+            ray.kill(self._hosts[name])  # it may only have been out of reach
+            with suppress(ValueError):  # until Ray has forgotten the name
+                while ray.get_actor(name, self._namespace):
+                    time.sleep(0.05)
+            self._hosts[name] = self._host(name)
+        self._get([self._hosts[name].load.remote() for name in dead])
+        known = [name for name in dead if name in self._remembered]
+        self._get([self._hosts[name].restore.remote(self._remembered[name]) for name in known])
+
+    def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], list[str]]:
+        """Have all hosts train. Returns the reports, the fog actors' receipts, and the hosts that died."""
         tree = self._coordinator.tree
         ordered = {order.device for order in plan.orders}
-        versions: dict[str, Any] = {}
         waiting: dict[Any, tuple[str, tuple[str, ...], list[Any]]] = {}
         plan_ref = ray.put(plan)
         for name, host in self._hosts.items():
@@ -150,85 +174,89 @@ class CoordinatorActor:
             if not devices:
                 continue
             parents = tuple(dict.fromkeys(tree[device].parent or "" for device in devices))
-            for parent in parents:
-                versions.setdefault(parent, self._versions(parent))
             refs = host.train.options(num_returns=1 + len(parents)).remote(
-                plan_ref, parents, *(versions[parent] for parent in parents)
+                plan_ref, parents, *(self._versions(parent) for parent in parents)
             )
             waiting[refs[0]] = (name, parents, refs[1:])
         reports: list[DeviceReport] = []
         receipts: list[Any] = []
+        dead: list[str] = []
         self._arrived = Update.empty()
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             name, parents, updates = waiting.pop(done)
             try:
-                reports += _get(done)
-            except RayActorError as error:
-                reason = f"host {name} died: {' '.join(str(error).split())[:200]}"
-                reports += [DeviceReport(d, reason) for d in self._devices[name] if d in ordered]
+                reports += self._get(done)
+            except ActorDied as error:
+                dead.append(name)
+                reports += [DeviceReport(d, f"its host {error.reason}") for d in self._devices[name] if d in ordered]
                 continue
             for parent, update in zip(parents, updates, strict=True):
-                receipts.append(self._add(parent, update))
+                receipts += self._add(parent, update)
         reports.sort(key=lambda report: tree.devices.index(report.device))
-        return reports, receipts
+        return reports, receipts, dead
 
-    def _add(self, node: str, update: Any) -> Any:
-        """Give an update (by reference) to a node; a receipt, unless the node is the cloud."""
+    def _add(self, node: str, update: Any) -> list[Any]:
+        """Give an update (by reference) to a node. Returns the receipt to wait for; the cloud gives none."""
         if node != CLOUD:
-            return self._nodes[node].add.remote(update)
-        self._arrived = self._arrived + _get(update)
-        return None
+            return [self._nodes[node].add.remote(update)]
+        self._arrived = self._arrived + self._get(update)
+        return []
 
     def _close(self, number: int) -> tuple[Update, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
         """Close the round tier by tier. Returns what is left at the cloud, new versions, and what went upward."""
         tree = self._coordinator.tree
         changed: dict[str, tuple[str, ...]] = {}
         upward: dict[str, tuple[str, ...]] = {}
+        self._version_refs.clear()
         for tier in tree.tiers[-2:0:-1]:
             told = {}
-            receipts = []
+            receipts: list[Any] = []
             for node in (n for n in tree.aggregators if tree[n].tier == tier):
                 update, told[node] = self._nodes[node].close.options(num_returns=2).remote(number)
-                receipts.append(self._add(tree[node].parent or "", update))
-            _get([receipt for receipt in receipts if receipt is not None])
-            for node, (sent, made) in zip(told, _get(list(told.values())), strict=True):
+                receipts += self._add(tree[node].parent or "", update)
+            self._get(receipts)
+            for node, (sent, made) in zip(told, self._get(list(told.values())), strict=True):
                 upward[node], changed[node] = sent, made
         step = self._cloud.step(self._cloud_state, number, self._arrived)
         self._cloud_state, changed[CLOUD] = step.state, step.changed
         return step.upward, changed, upward
 
+    def _descend(self, adopted: Mapping[str, Sequence[str]]) -> None:
+        """New versions go down, from the top: a parent is asked for its versions after it was given new ones."""
+        tree = self._coordinator.tree
+        receipts = []
+        for node, modules in adopted.items():
+            if modules:
+                versions = self._versions(tree[node].parent or "")
+                receipts.append(self._nodes[node].adopt.remote(tuple(modules), versions))
+        self._get(receipts)
+
     def _evaluate(self) -> Sums:
         """Exact metric sums of all tasks' held-out data, added up over the hosts."""
         tree = self._coordinator.tree
-        jobs = self._coordinator.evaluation_jobs(self._devices)
-        versions: dict[str, Any] = {}
         answers = []
-        for name, mine in jobs.items():
-            devices = set(self._devices[name])
-            nodes = tuple({(tree[j.variant].parent or "") if j.variant in devices else j.variant: None for j in mine})
-            for node in nodes:
-                versions.setdefault(node, self._versions(node))
-            answers.append(self._hosts[name].evaluate.remote(mine, nodes, *(versions[node] for node in nodes)))
+        for name, jobs in self._coordinator.evaluation_jobs(self._devices).items():
+            mine = set(self._devices[name])
+            variants = [job.variant for job in jobs]
+            nodes = tuple(dict.fromkeys((tree[v].parent or "") if v in mine else v for v in variants))
+            answers.append(self._hosts[name].evaluate.remote(jobs, nodes, *(self._versions(node) for node in nodes)))
         sums: dict[tuple[str, str], Mapping[str, int]] = {}
-        for answer in _get(answers):
+        for answer in self._get(answers):
             for key, tally in answer.items():
                 sums[key] = add_tallies(sums.get(key, {}), tally)
         return sums
 
     def _versions(self, node: str) -> Any:
-        """Reference to a node's versions, put into the object store once a call."""
-        return ray.put(dict(self._cloud_state.versions)) if node == CLOUD else self._nodes[node].versions.remote()
+        """Reference to a node's versions, made once for all who need it until the versions change."""
+        if node not in self._version_refs:
+            self._version_refs[node] = (
+                ray.put(dict(self._cloud_state.versions)) if node == CLOUD else self._nodes[node].versions.remote()
+            )
+        return self._version_refs[node]
+
+    def _get(self, refs: Any) -> Any:
+        return get(refs, self._number)
 
 
 CoordinatorRemote = ray.remote(CoordinatorActor)
-
-
-def _get(refs: Any) -> Any:
-    """`ray.get`, with FogTune's own errors raised as themselves."""
-    try:
-        return ray.get(refs)
-    except RayTaskError as error:
-        if isinstance(error.cause, FogTuneError):
-            raise error.cause from None
-        raise

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 
 from fogtune.platform.config import Config
-from fogtune.platform.errors import FogTuneError, InputError, RunFailed
+from fogtune.platform.errors import InputError
 from fogtune.platform.federation.local_runner import RoundResult
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.federation.snapshot import Snapshot
 
+from .answers import get
 from .coordinator import CoordinatorRemote
 
 
@@ -23,53 +24,49 @@ class RayRunner:
     """The driver's side; the federation's actors live as long as this runner."""
 
     def __init__(self, config: Config, namespace: str, on_stage: Callable[[str], None] = lambda _: None) -> None:
-        """Start the federation's actors, all named in `namespace`.
+        """Start the federation's actors, all named in `namespace`, on the Ray that this process is connected to.
+
+        If it is not connected yet, it joins `execution.address`, or starts Ray on this machine.
 
         Raises:
             InputError: the cluster cannot be joined, or data or weights cannot be used as configured.
+            RunFailed: an actor died.
         """
         self._started_ray = not ray.is_initialized()
         self._round = 0
-        if self._started_ray:
-            _join(config.execution.address, namespace, on_stage)
-        on_stage("starting actors, loading model and data")
-        self._coordinator: Any = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0).remote(
-            config
-        )
+        self._coordinator: Any = None
         try:
-            self.setup: Setup = self._ask(self._coordinator.start.remote())
+            if self._started_ray:
+                _join(config.execution.address, namespace, on_stage)
+            on_stage("starting actors, loading model and data")
+            options = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0)
+            self._coordinator = options.remote(config, namespace)
+            self.setup: Setup = self._get(self._coordinator.start.remote())
         except BaseException:
             self.close()
             raise
 
     def round(self, number: int) -> RoundResult:
         self._round = number
-        result: RoundResult = self._ask(self._coordinator.round.remote(number))
+        result: RoundResult = self._get(self._coordinator.round.remote(number))
         return result
 
     def snapshot(self) -> Snapshot:
-        snapshot: Snapshot = self._ask(self._coordinator.snapshot.remote())
+        snapshot: Snapshot = self._get(self._coordinator.snapshot.remote())
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
-        self._ask(self._coordinator.restore.remote(snapshot))
+        self._get(self._coordinator.restore.remote(snapshot))
 
     def close(self) -> None:
-        """End the federation's actors, and Ray if this runner started it."""
+        """End the federation's actors, and Ray if this runner started it or joined it."""
         if self._started_ray:
             ray.shutdown()
-        else:
+        elif self._coordinator is not None:
             ray.kill(self._coordinator)  # the other actors are its children and end with it
 
-    def _ask(self, ref: Any) -> Any:
-        try:
-            return ray.get(ref)
-        except RayTaskError as error:
-            if isinstance(error.cause, FogTuneError):
-                raise error.cause from None
-            raise
-        except RayActorError as error:
-            raise RunFailed(self._round, f"the coordinator died: {' '.join(str(error).split())[:300]}") from error
+    def _get(self, ref: Any) -> Any:
+        return get(ref, self._round)
 
 
 def _join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
@@ -82,6 +79,8 @@ def _join(address: str | None, namespace: str, on_stage: Callable[[str], None]) 
         )
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
+        if address is None:
+            raise InputError("execution.runner", f"ray cannot start here ({reason}); allowed: ray, local") from error
         problem = f"{address!r} cannot be joined ({reason}); start a cluster with ray start"
         raise InputError("execution.address", problem) from error
     if context.dashboard_url:

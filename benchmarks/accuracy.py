@@ -53,11 +53,11 @@ def completed(preset: str, seed: int, runs: Path) -> RunInfo:
 
 
 def markdown(rows: dict[str, list[RunInfo]]) -> str:
-    """A line a preset: mean and standard deviation over its seeds, in percent; bytes and seconds of a run."""
+    """A line a preset: mean and standard deviation over its seeds, in percent; bytes of a run."""
     tasks = list(next(iter(rows.values()))[0].summary.tasks)
     lines = [
-        f"| preset | seeds | {' | '.join(tasks)} | personal, mean / worst decile | MB moved | rounds' wall s |",
-        "|---" * (len(tasks) + 5) + "|",
+        f"| preset | seeds | {' | '.join(tasks)} | personal, mean / worst decile | MB moved |",
+        "|---" * (len(tasks) + 4) + "|",
     ]
     for preset, infos in rows.items():
         cells = [spread([percent(info, task) for info in infos]) for task in tasks]
@@ -67,10 +67,7 @@ def markdown(rows: dict[str, list[RunInfo]]) -> str:
             if (own := [100 * m[name] for info in infos for m in info.summary.tasks.values() if name in m])
         )
         moved = mean(sum(info.summary.bytes.values()) for info in infos) / 1e6
-        wall_s = mean(info.summary.wall_s for info in infos)
-        lines.append(
-            f"| {preset} | {len(infos)} | {' | '.join(cells)} | {personal or '-'} | {moved:,.0f} | {wall_s:.0f} |"
-        )
+        lines.append(f"| {preset} | {len(infos)} | {' | '.join(cells)} | {personal or '-'} | {moved:,.0f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from fogtune.platform.run.published import publish
 from fogtune.platform.run.record import NodeEntry, RoundRecord, Status
 from fogtune.platform.topology_build import build_tree
 
+from .interrupts import uninterrupted
 from .report import write_report
 
 log = logging.getLogger(__name__)
@@ -54,14 +56,20 @@ def run(config: Config, *, on_event: OnEvent | None = None, on_stage: OnStage | 
         The run, completed, failed or stopped.
 
     Raises:
-        InputError: the configuration cannot work; nothing was started or written.
-        AssetMissing: embedded weights or data are not installed.
+        InputError: the configuration cannot work. Nothing was started, or what was is stopped again; a directory is
+            left only if rounds had been finished before it came to light.
+        AssetMissing: an InputError: embedded weights or data are not installed.
     """
     on_event, on_stage = on_event or _ignore, on_stage or _ignore
     _refuse_early(config, on_stage)
     directory = RunDirectory.create(config, config.output.directory)
     on_stage(f"run {directory.id}")
-    return _work(config, directory, 1, None, on_event, on_stage)
+    try:
+        return _work(config, directory, 1, None, on_event, on_stage)
+    except InputError:
+        if not directory.records():  # it says nothing that the error does not say
+            shutil.rmtree(directory.path)
+        raise
 
 
 def resume(
@@ -80,7 +88,7 @@ def resume(
         address: Ray cluster to join instead of the run's own `execution.address`.
 
     Raises:
-        InputError: no run, no whole checkpoint, or the run is complete.
+        InputError: no run, no whole checkpoint, the run is complete, or its configuration cannot work here.
     """
     on_event, on_stage = on_event or _ignore, on_stage or _ignore
     directory = RunDirectory.open(path)
@@ -106,7 +114,8 @@ def _work(
 ) -> Run:
     """Run the rounds from `first` on, and note how it ended."""
     ledger = Ledger(directory.path)
-    status, error = "stopped", None
+    status: Status = "stopped"
+    error: str | None = None
     runner: Runner | None = None
     try:
         _write_topology(config, directory)
@@ -119,31 +128,46 @@ def _work(
         status = "completed"
     except KeyboardInterrupt:
         log.warning("stopped by the user")
-    except (RunFailed, InputError) as problem:
+    except RunFailed as problem:
         status, error = "failed", str(problem)
-    except BaseException as problem:
+    except InputError as problem:
+        status, error = "failed", str(problem)
+        raise
+    except Exception as problem:
         status, error = "failed", f"{type(problem).__name__}: {problem}"
         raise
     finally:
-        if runner is not None:
-            runner.close()
-        ledger.drop_after(len(directory.records()) and directory.records()[-1].round)
-        ledger.merge(keep_parts=status != "completed")
-        directory.finish(status, error)  # type: ignore[arg-type]
-        write_report(directory)
+        try:
+            if runner is not None:
+                runner.close()
+        finally:
+            with uninterrupted():
+                _end(directory, ledger, status, error)
     return Run(directory)
+
+
+def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | None) -> None:
+    """Leave the directory in order, whatever happened."""
+    finished = len(directory.records())
+    ledger.drop_after(finished)
+    ledger.merge(keep_parts=status != "completed")
+    directory.finish(status, error)
+    write_report(directory)
 
 
 def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runner, number: int) -> RoundRecord:
     """One round and everything it leaves on disk; the checkpoint last, so that what it stands for is there."""
     result = runner.round(number)
-    ledger.book(result.rows)
-    ledger.seal()
     snapshot = runner.snapshot()
-    if number % config.output.publish_every == 0 or number == config.rounds:
-        publish(directory.path, config, runner.setup, snapshot, result.record.tasks)
-    directory.append(result.record)
-    write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
+    if result.lost is not None:
+        log.warning("round %d goes on without %s", number, result.lost)
+    with uninterrupted():
+        ledger.book(result.rows)
+        ledger.seal()
+        if number % config.output.publish_every == 0 or number == config.rounds:
+            publish(directory.path, config, runner.setup, snapshot, result.record.tasks)
+        directory.append(result.record)
+        write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
     return result.record
 
 

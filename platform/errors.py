@@ -34,7 +34,10 @@ class AssetMissing(InputError):
 
 
 class RunFailed(FogTuneError):
-    """The run stopped before its last round; what it had finished is in its directory."""
+    """The run stopped before its last round; what it had finished is in its directory.
+
+    `round_number` is the round that failed, 0 if none had begun.
+    """
 
     def __init__(self, round_number: int, reason: str) -> None:
         super().__init__(round_number, reason)
@@ -42,4 +45,4 @@ class RunFailed(FogTuneError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"round {self.round_number}: {self.reason}"
+        return f"round {self.round_number}: {self.reason}" if self.round_number else self.reason

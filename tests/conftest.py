@@ -15,6 +15,9 @@ from fogtune.platform.run import NodeEntry, RoundRecord, RunDirectory
 # Inherited by Ray's workers and by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Read when torch is first imported, so no import above may bring it. On tensors this small, threads of one process only
+# wait for each other: beside another busy process the tests would take 30 times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # No deadline: how long an example takes is the machine's business. No database: it would make runs differ.
 settings.register_profile("fogtune", deadline=None, derandomize=True, database=None)

@@ -80,10 +80,12 @@ class Coordinator:
     def lost(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> str | None:
         """Which planned updates did not arrive and why, in one line; None if all arrived."""
         answers = {report.device: report.error for report in reports}
-        errors = {order.device: answers.get(order.device, "no answer") for order in plan.orders}
-        causes = [f"{device}: {error}" for device, error in errors.items() if error is not None]
-        more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
-        return "; ".join(causes[:3]) + more or None
+        devices_of: dict[str, list[str]] = {}
+        for order in plan.orders:
+            error = answers.get(order.device, "no answer")
+            if error is not None:
+                devices_of.setdefault(error, []).append(order.device)
+        return _some([f"{_some(who, ', ')}: {why}" for why, who in devices_of.items()], "; ") or None
 
     def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Remember what the devices now hold and used."""
@@ -198,3 +200,9 @@ class Coordinator:
 
     def _reaches(self, module: str, node: str) -> bool:
         return self.ownership.reaches(module, self.tree[node].tier)
+
+
+def _some(items: Sequence[str], separator: str) -> str:
+    """The first three, and how many more there are."""
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return separator.join(items[:3]) + more

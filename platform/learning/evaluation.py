@@ -38,4 +38,3 @@ def evaluate(
 def add_tallies(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
     """Add up sums by name."""
     return {name: a.get(name, 0) + b.get(name, 0) for name in (*a, *(n for n in b if n not in a))}
-

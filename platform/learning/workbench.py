@@ -47,7 +47,8 @@ class Dataset:
             users = [d for d in tree.devices if tasks.intersection(groups[tree[d].group or ""].tasks)]
             splits[name] = split_table(name, source, tables[name], users, config.seed)
         labels = {
-            name: label_names(tables[task.source], task.label, task.head, name) for name, task in config.tasks.items()
+            name: label_names(tables[task.source], task.label, HEADS[task.head].labels, name)
+            for name, task in config.tasks.items()
         }
         return cls(tables, splits, labels)
 
@@ -83,7 +84,9 @@ class Workbench:
         """Task -> targets of all rows of its source."""
         tables, labels = self.dataset.tables, self.dataset.labels
         return {
-            name: torch.from_numpy(encode_labels(tables[task.source], task.label, task.head, labels[name], name))
+            name: torch.from_numpy(
+                encode_labels(tables[task.source], task.label, HEADS[task.head].labels, labels[name], name)
+            )
             for name, task in self.config.tasks.items()
         }
 

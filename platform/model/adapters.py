@@ -15,6 +15,9 @@ from .backbone import Backbone
 
 PREFIX = "base_model.model."
 
+KEYS = ("k", "key", "k_lin", "k_proj", "key_proj")
+"""What models call the projection to keys."""
+
 
 def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Parameter], dict[str, Any]]:
     """Put LoRA on the fusion blocks of `backbone`, in place. B starts at zero: the function does not change.
@@ -25,38 +28,50 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
     Raises:
         InputError: a target that no fusion block has.
     """
-    from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model
 
     linears = backbone.block_linears()
     names = next(iter(linears.values()))
     for target in config.targets or ():
-        if not any(name == target or name.endswith("." + target) for name in names):
+        if not any(_is(name, target) for name in names):
             raise InputError("model.adapter.targets", f"{target!r} is no linear layer of a block; allowed: {names}")
-    chosen = [
-        f"{block}.{name}"
-        for block, layers in linears.items()
-        for name in layers
-        if (
-            any(name == target or name.endswith("." + target) for target in config.targets)
-            if config.targets
-            else name.rpartition(".")[2] not in ("key", "k_proj", "k_lin")
-        )
-    ]
-    lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen, lora_dropout=0.0)
+    chosen = [f"{block}.{name}" for block, layers in linears.items() for name in layers if _chosen(name, config)]
+    if not chosen:
+        raise InputError("model.adapter", "the fusion blocks have no linear layers to adapt; allowed: null")
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=chosen,
+        lora_dropout=0.0,
+        fan_in_fan_out=not isinstance(backbone.model.get_submodule(chosen[0]), nn.Linear),  # GPT-2's Conv1D
+    )
     inject_adapter_in_model(lora, backbone.model)
-    parameters = dict(backbone.model.named_parameters())
-    state = get_peft_model_state_dict(backbone.model)
     tensors = {
-        PREFIX + name: parameters[name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.")]
-        for name in state
+        # PEFT saves what it holds as lora_A.<adapter's name>.weight as lora_A.weight.
+        PREFIX + name.replace(".default.weight", ".weight"): parameter
+        for name, parameter in backbone.model.named_parameters()
+        if parameter.requires_grad
     }
     values: dict[str, Any] = lora.to_dict()  # type: ignore[no-untyped-call]
     description = values | {"target_modules": sorted(chosen), "inference_mode": True}
-    return tensors, description
+    # Plain values: with PEFT's enums in it, every process that it is sent to would have to import PEFT.
+    return tensors, json.loads(json.dumps(description, default=str))
+
+
+def _chosen(name: str, config: Adapter) -> bool:
+    """Whether a block's linear layer gets an adapter."""
+    if config.targets:
+        return any(_is(name, target) for target in config.targets)
+    return name.rpartition(".")[2] not in KEYS
+
+
+def _is(name: str, target: str) -> bool:
+    """PEFT's rule: the whole name, or its end from a dot on."""
+    return name == target or name.endswith("." + target)
 
 
 def write_adapter_config(description: dict[str, Any], backbone_name: str, directory: Path) -> None:
     """Write PEFT's `adapter_config.json`."""
     content = description | {"base_model_name_or_path": backbone_name}
-    text = json.dumps(content, indent=2, sort_keys=True, default=str)
+    text = json.dumps(content, indent=2, sort_keys=True)
     (directory / "adapter_config.json").write_text(text + "\n")

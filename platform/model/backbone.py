@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from fogtune.platform.config import Backbone as BackboneConfig
 from fogtune.platform.errors import InputError
 
 from .frozen import freeze_linears
+from .pretrained import first_line, load_model, loading
+
+AfterBlock = Callable[[int, Tensor], Tensor]
+"""(number of the fusion block, its output (B, T, D)) -> what takes its place."""
+
+SUITABLE = "allowed: an encoder or a decoder of text"
 
 
 class _Reached(Exception):
@@ -38,7 +45,7 @@ class _Boundary(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Legend: B samples, T tokens, D = `width`."""
+    """One forward pass at a time: it is not for several threads. Legend: B samples, T tokens, D = `width`."""
 
     def __init__(self, config: BackboneConfig, matmul: str) -> None:
         """Load the weights in fp32, freeze them, cut the blocks.
@@ -48,29 +55,35 @@ class Backbone(nn.Module):
             matmul: `onednn` or `default`, the library of products with frozen weights.
 
         Raises:
-            InputError: the name leads nowhere, or the model has too few blocks.
+            InputError: the name leads nowhere, the model has too few blocks, or it cannot be cut into two parts.
         """
         super().__init__()
-        where = resolve(config.name)
-        self.model, self._tokenizer = _load(config.name, where)
-        self.model.requires_grad_(False).eval()
+        self.model, self._tokenizer = _load(config.name)
+        self.model.config.use_cache = False  # keys and values of earlier calls are for generation
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None
-        self.path, self._parent, self._attribute = _find_blocks(self.model)
-        blocks: nn.ModuleList = getattr(self._parent, self._attribute)
-        if config.fusion_blocks > len(blocks):
-            raise InputError(
-                "model.backbone.fusion_blocks", f"{config.fusion_blocks} of {config.name!r}; at most {len(blocks)}"
-            )
+        self._path = _find_blocks(self.model)
+        self._blocks: list[nn.Module] = list(self.model.get_submodule(self._path))
+        if config.fusion_blocks > len(self._blocks):
+            problem = f"{config.fusion_blocks} of {config.name!r}; allowed: 1 to {len(self._blocks)}"
+            raise InputError("model.backbone.fusion_blocks", problem)
         if matmul == "onednn":
-            freeze_linears(blocks)
-        self.first_fused = len(blocks) - config.fusion_blocks
+            for block in self._blocks:
+                freeze_linears(block)
+        self.first_fused = len(self._blocks) - config.fusion_blocks
         self.width: int = self.model.config.hidden_size
-        self._max_text_tokens = config.max_text_tokens
-        self._blocks = list(blocks)
+        self._embedding_width: int = self.model.get_input_embeddings().weight.shape[1]
         self._layer_types: list[str] | None = getattr(self.model.config, "layer_types", None)
+        self._max_tokens: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        longest = (config.max_text_tokens, self._tokenizer.model_max_length, self._max_tokens)
+        self._max_text_tokens = min(length for length in longest if length is not None)
         self._fused_in: Tensor | None = None
+        self._after: AfterBlock | None = None
         self._blocks[self.first_fused].register_forward_pre_hook(self._put_in, with_kwargs=True)
+        # Hooks, not wrappers: a Hugging Face model may read attributes of its blocks.
+        for i, block in enumerate(self.fusion_blocks):
+            block.register_forward_hook(partial(self._put_out, i))
+        self._try()
 
     @property
     def fusion_blocks(self) -> list[nn.Module]:
@@ -79,48 +92,88 @@ class Backbone(nn.Module):
 
     def block_linears(self) -> dict[str, list[str]]:
         """Full name of each fusion block -> names of the linear layers in it, relative to it."""
+        from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+        linear = (nn.Linear, Conv1D)
         return {
-            f"{self.path}.{self.first_fused + i}": [n for n, m in block.named_modules() if isinstance(m, nn.Linear)]
+            f"{self._path}.{self.first_fused + i}": [n for n, m in block.named_modules() if isinstance(m, linear)]
             for i, block in enumerate(self.fusion_blocks)
         }
 
     @torch.no_grad()
     def text_tokens(self, text: str) -> Tensor:
         """Tokens of one text at the boundary, (T, D). Alone and unpadded: a pure function of the text."""
-        encoded = self._tokenizer(text, truncation=True, max_length=self._max_text_tokens, return_tensors="pt")
+        ids = self._tokenizer(text, truncation=True, max_length=self._max_text_tokens)["input_ids"]
+        input_ids = torch.tensor([ids or [_empty_text(self._tokenizer)]])
         self._arrange(self._blocks[: self.first_fused], [_Boundary()], 0)
         try:
-            self.model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+            self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
         except _Reached as reached:
             return reached.hidden_states[0]
         finally:
             self._arrange(self._blocks, [], 0)
         raise RuntimeError("the backbone ended before its boundary")
 
-    def fuse(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Run the upper blocks. tokens (B, T, D), mask (B, T) with 1 where a token is -> (B, T, D)."""
+    def fuse(self, tokens: Tensor, mask: Tensor, after: AfterBlock | None = None) -> Tensor:
+        """Run the upper blocks.
+
+        Args:
+            tokens: (B, T, D).
+            mask: (B, T), 1 where a token is; those are in front, or positions would count what is not there.
+            after: (i, output of fusion block i) -> what takes its place, both (B, T, D).
+
+        Returns:
+            The hidden states after the last block and the model's own final norm, (B, T, D).
+
+        Raises:
+            InputError: more tokens than the model has positions for.
+        """
+        batch, length, _ = tokens.shape
+        if self._max_tokens is not None and length > self._max_tokens:
+            problem = f"{length} tokens a sample; allowed: {self._max_tokens}, the backbone's positions"
+            raise InputError("model.encoders", problem)
+        # The embeddings see a placeholder; what they make of it is replaced at the first fusion block.
+        placeholder = tokens.new_zeros(batch, length, self._embedding_width)
         self._arrange(self.fusion_blocks, [], self.first_fused)
-        self._fused_in = tokens
+        self._fused_in, self._after = tokens, after
         try:
-            # The embeddings see a placeholder; what they make of it is replaced at the first fusion block.
-            output = self.model(inputs_embeds=tokens.detach(), attention_mask=mask)
+            output = self.model(inputs_embeds=placeholder, attention_mask=mask)
         finally:
-            self._fused_in = None
+            self._fused_in = self._after = None
             self._arrange(self._blocks, [], 0)
         return output.last_hidden_state  # type: ignore[no-any-return]
 
     def _put_in(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._fused_in is None:
-            return None
         if args:
             return (self._fused_in, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": self._fused_in}
 
+    def _put_out(self, i: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if self._after is None:
+            return None
+        if isinstance(output, Tensor):
+            return self._after(i, output)
+        return (self._after(i, output[0]), *output[1:])
+
     def _arrange(self, blocks: list[nn.Module], then: list[nn.Module], first: int) -> None:
-        setattr(self._parent, self._attribute, nn.ModuleList([*blocks, *then]))
+        """Let the model have these blocks alone, of which the first was number `first`."""
+        arranged = [*blocks, *then]
+        self.model.set_submodule(self._path, nn.ModuleList(arranged))
         if self._layer_types is not None:
-            kinds = self._layer_types[first : first + len(blocks)]
-            self.model.config.layer_types = kinds + [kinds[-1] if kinds else "full_attention"] * len(then)
+            self.model.config.layer_types = self._layer_types[first : first + len(arranged)]
+
+    def _try(self) -> None:
+        """Run both parts once: a model of an unsuitable kind is refused here, not in a device's first step."""
+        try:
+            width = self.text_tokens("text").shape[-1]
+            with torch.no_grad():
+                fused = self.fuse(torch.zeros(1, 2, width), torch.ones(1, 2, dtype=torch.int64))
+            reason = "" if fused.shape == (1, 2, self.width) else f"hidden states of shape {tuple(fused.shape)}"
+        except Exception as error:  # of any kind: these are models that nobody has tried here
+            reason = f"{type(error).__name__}: {first_line(error)}"
+        if reason:
+            problem = f"{type(self.model).__name__} cannot be cut into two parts ({reason}); {SUITABLE}"
+            raise InputError("model.backbone.name", problem)
 
 
 def resolve(name: str) -> str:
@@ -147,26 +200,31 @@ def backbone_hash(name: str) -> str:
     return digest.hexdigest()
 
 
-def _load(name: str, where: str) -> tuple[Any, Callable[..., Any]]:
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
+def _load(name: str) -> tuple[Any, Any]:
+    """The model and its tokenizer."""
+    from transformers import AutoTokenizer
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        model = AutoModel.from_pretrained(where, dtype=torch.float32, use_safetensors=True)
-        return model, AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            "model.backbone.name", f"{name!r} cannot be loaded ({reason}); give embedded:minilm, a hub name or a path"
-        ) from error
+    where = resolve(name)
+    with loading("model.backbone.name", name, "embedded:minilm, a hub name or a path"):
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there are no files
+            raise ValueError("it has no tokenizer")
+        return load_model(where), tokenizer
 
 
-def _find_blocks(model: nn.Module) -> tuple[str, nn.Module, str]:
-    """Full name, parent and attribute of the list of transformer blocks."""
-    count = model.config.num_hidden_layers  # type: ignore[union-attr]
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            parent, _, attribute = name.rpartition(".")
-            return name, model.get_submodule(parent), attribute
-    raise InputError("model.backbone.name", f"{type(model).__name__} has no list of {count} blocks; give another model")
+def _find_blocks(model: nn.Module) -> str:
+    """Full name of the list of transformer blocks."""
+    config: Any = model.config
+    if not config.is_encoder_decoder:
+        count = getattr(config, "num_hidden_layers", None)
+        for name, module in model.named_modules():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return name  # type: ignore[no-any-return]
+    problem = f"{type(model).__name__} has no single list of transformer blocks; {SUITABLE}"
+    raise InputError("model.backbone.name", problem)
+
+
+def _empty_text(tokenizer: Any) -> int:
+    """What stands for an empty text with a tokenizer that puts nothing around texts."""
+    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return next((i for i in ids if i is not None), 0)

@@ -1,13 +1,14 @@
 """Encoders: one sample of a modality -> tokens of the backbone's width.
 
 An encoder has a frozen part, `prefix`, a pure function of the sample that is computed once and cached, and a trained
-part, `forward`, over padded batches of prefixes. A new modality needs a class here and its section in the
-configuration. Legend: B samples, T steps or tokens, C channels, D width of the backbone.
+part, `forward`, over padded batches of prefixes. A new kind is a class here, a line in `ENCODERS`, and a section in
+platform/config/model.py. Legend: B samples, T steps or tokens, C channels, D width of the backbone.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -21,28 +22,54 @@ from fogtune.platform.config import SeriesEncoder as SeriesConfig
 from fogtune.platform.data.table import Raw
 from fogtune.platform.errors import InputError
 
+from .pretrained import first_line, load_model, loading
+
+EMBEDDED_TRUNK = "embedded:efficientnet-lite0"
+
 
 class Encoder(nn.Module):
-    """Base of all encoders; its parameters are the module `encoder/<modality>`."""
+    """Base of all encoders; its parameters, all trained, are the module `encoder/<modality>`."""
 
     def prefix(self, raw: Raw) -> Tensor:
         """One sample -> (T, C): what lies below the first trained parameter."""
         raise NotImplementedError
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, T, C), mask (B, T) -> tokens (B, T', D), mask (B, T')."""
+        """Prefixes to tokens; what a sample becomes does not depend on its padding.
+
+        Args:
+            values: (B, T, C), zeros behind the end of a sample.
+            mask: (B, T) int64, ones, then zeros.
+
+        Returns:
+            Tokens (B, T', D), anything where nothing is, and their mask (B, T') int64.
+        """
         raise NotImplementedError
 
 
 class ImageEncoder(Encoder):
-    """A frozen vision trunk's feature map, then a linear projector with learned positions (as in LLaVA)."""
+    """A frozen vision trunk's feature map, then a linear projector with learned positions.
 
-    def __init__(self, config: ImageConfig, width: int) -> None:
+    The projector is LLaVA's (Liu et al., arXiv 2304.08485); what it adds is the position, for a backbone that has no
+    notion of two dimensions.
+    """
+
+    def __init__(self, config: ImageConfig, width: int, field: str) -> None:
+        """Load the trunk; `field` is where `config` stands in the configuration, for messages.
+
+        Raises:
+            InputError: the trunk cannot be loaded, or does not take images of the configured size.
+            AssetMissing: the embedded trunk is not installed.
+        """
         super().__init__()
         self._size_px = config.size_px
         # In a list, so that the frozen trunk is no part of this module's parameters.
-        self._trunk = [_efficientnet() if config.trunk.startswith("embedded:") else _vision_model(config.trunk)]
-        tokens, channels = self.prefix(np.zeros((8, 8, 3), np.uint8)).shape
+        self._trunk = [_load_trunk(config.trunk, f"{field}.trunk")]
+        try:
+            tokens, channels = self.prefix(np.zeros((8, 8, 3), np.uint8)).shape
+        except Exception as error:  # of any kind: a model that nobody has tried here, maybe not one of images
+            problem = f"{config.trunk!r} does not take images of size_px {config.size_px} ({first_line(error)})"
+            raise InputError(field, f"{problem}; allowed: a vision model and the size that it takes") from error
         self.project = nn.Linear(channels, width)
         self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.norm = nn.LayerNorm(width)
@@ -61,14 +88,15 @@ class ImageEncoder(Encoder):
 
 
 class SeriesEncoder(Encoder):
-    """Three strided 1-D convolutions with group norm: T steps -> T/8 tokens with sinusoidal positions.
+    """Three strided 1-D convolutions, each with group norm over the whole sample: T steps -> T/8 tokens with positions.
 
     Serves sensor series, and sound as a log-mel spectrogram.
     """
 
-    def __init__(self, config: SeriesConfig, width: int) -> None:
+    def __init__(self, config: SeriesConfig, width: int, field: str) -> None:
         super().__init__()
         self._channels = config.channels
+        self._field = field
         widths = (config.channels, config.width, 2 * config.width, width)
         pad = config.kernel // 2
         self.convolutions = nn.ModuleList(
@@ -85,26 +113,42 @@ class SeriesEncoder(Encoder):
         """
         series = torch.as_tensor(np.asarray(raw), dtype=torch.float32)
         if series.dim() != 2 or series.shape[1] != self._channels or series.shape[0] == 0:
-            raise InputError(
-                "model.encoders.*.channels", f"{self._channels}, but a series of shape {tuple(series.shape)} was read"
-            )
+            problem = f"{self._channels}, but a series of shape {tuple(series.shape)} was read; allowed: its channels"
+            raise InputError(f"{self._field}.channels", problem)
         return series
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = values.transpose(1, 2)  # (B, C, T)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.gelu(norm(convolution(x)))
+            # Behind the end are zeros, as the convolution's own padding has them behind the longest series.
+            x = convolution(x * mask.unsqueeze(1))
+            mask = mask[:, ::2]
+            x = F.gelu(_group_norm(x, mask, cast(nn.GroupNorm, norm)))
         tokens = x.transpose(1, 2)  # (B, T', D)
-        tokens = self.norm(tokens + _sinusoids(tokens.shape[1], tokens.shape[2]))
-        lengths = mask.sum(1)
-        for _ in self.convolutions:
-            lengths = (lengths + 1) // 2
-        return tokens, (torch.arange(tokens.shape[1]) < lengths[:, None]).to(mask.dtype)
+        return self.norm(tokens + _sinusoids(tokens.shape[1], tokens.shape[2])), mask
 
 
-def build_encoder(config: EncoderConfig, width: int) -> Encoder:
-    """The encoder of a configuration section, with tokens of `width`."""
-    return ImageEncoder(config, width) if isinstance(config, ImageConfig) else SeriesEncoder(config, width)
+ENCODERS: dict[type[EncoderConfig], Callable[[Any, int, str], Encoder]] = {
+    ImageConfig: ImageEncoder,
+    SeriesConfig: SeriesEncoder,
+}
+"""Section of the configuration -> what builds its encoder."""
+
+
+def build_encoder(config: EncoderConfig, width: int, field: str) -> Encoder:
+    """The encoder of a configuration section, with tokens of `width`; `field` names the section in messages."""
+    return ENCODERS[type(config)](config, width, field)
+
+
+def _group_norm(x: Tensor, mask: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """`norm`, of one group, over the steps that are there: x (B, C, T), mask (B, T) -> (B, C, T)."""
+    if bool(mask.all()):
+        return cast(Tensor, norm(x))  # the same, by a faster kernel
+    there = mask.unsqueeze(1).to(x.dtype)  # (B, 1, T)
+    count = there.sum(-1, keepdim=True) * x.shape[1]  # (B, 1, 1)
+    centred = x - (x * there).sum((1, 2), keepdim=True) / count
+    variance = ((centred * there) ** 2).sum((1, 2), keepdim=True) / count
+    return centred * (variance + norm.eps).rsqrt() * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
 
 
 def _sinusoids(length: int, width: int) -> Tensor:
@@ -147,20 +191,22 @@ def _efficientnet() -> _Trunk:
     return _Trunk(_EfficientNetMap(network), [0.498] * 3, [0.502] * 3)
 
 
-def _vision_model(name: str) -> _Trunk:
-    from transformers import AutoModel
+def _load_trunk(name: str, field: str) -> _Trunk:
+    if name == EMBEDDED_TRUNK:
+        return _efficientnet()
+    if name.startswith("embedded:"):
+        raise InputError(field, f"{name!r}; embedded is only {EMBEDDED_TRUNK!r}")
+    with loading(field, name, f"{EMBEDDED_TRUNK}, a hub name or a path"):
+        network = load_model(name)
+    return _vision_model(name, network)
+
+
+def _vision_model(name: str, network: Any) -> _Trunk:
     from transformers.image_processing_base import ImageProcessingMixin
 
-    try:
-        network = AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "model.encoders.image.trunk",
-            f"{name!r} cannot be loaded ({str(error).strip().splitlines()[0]}); "
-            "give embedded:efficientnet-lite0, a hub name or a path",
-        ) from error
     try:
         pixels, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
         pixels = {}  # published without a preprocessor: the common default
-    return _Trunk(network, pixels.get("image_mean", [0.5] * 3), pixels.get("image_std", [0.5] * 3))
+    network = getattr(network, "vision_model", network)  # of CLIP and its kin, which have a tower of text beside it
+    return _Trunk(network, pixels.get("image_mean") or [0.5] * 3, pixels.get("image_std") or [0.5] * 3)

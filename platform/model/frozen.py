@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def best_matmul() -> str:
@@ -28,6 +29,7 @@ class _OneDnnProduct(torch.autograd.Function):
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (weight_t,) = ctx.saved_tensors
         grad = torch.ops.mkldnn._linear_pointwise(grads[0].contiguous(), weight_t, None, "none", [], "")

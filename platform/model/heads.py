@@ -1,6 +1,7 @@
-"""Task heads: what a kind of task predicts, its loss, and its metrics. The one place to extend for a new kind of task.
+"""Task heads: what a kind of task predicts, its loss, and its metrics.
 
-Metrics come from exact integer sums (`tally`), so that they do not depend on how samples were spread over processes.
+A new kind of task is a class here, its name in `HEADS` and in `Task.head` (platform/config/data.py). Metrics come from
+exact integer sums (`tally`), so that they do not depend on how samples were spread over processes.
 Legend: B samples, O outputs.
 """
 
@@ -14,11 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fogtune.platform.aggregation.update import fixed, unfixed
+from fogtune.platform.data.labels import Head
 
 
 class HeadKind(Protocol):
     """A kind of task over a linear head."""
 
+    labels: Head
+    """How the label column becomes targets: as classes, sets of classes or numbers (platform/data/labels.py)."""
     metric: str
     """The metric to look at first; greater is better."""
 
@@ -38,6 +42,7 @@ class HeadKind(Protocol):
 class Classification:
     """One of several classes; targets (B,) int64."""
 
+    labels: Head = "classification"
     metric = "accuracy"
 
     def outputs(self, names: tuple[str, ...]) -> int:
@@ -56,6 +61,7 @@ class Classification:
 class MultiLabel:
     """Any subset of several labels; targets (B, O) of 0 and 1."""
 
+    labels: Head = "multilabel"
     metric = "f1"
 
     def outputs(self, names: tuple[str, ...]) -> int:
@@ -82,6 +88,7 @@ class MultiLabel:
 class Regression:
     """A number; targets (B,) float32."""
 
+    labels: Head = "regression"
     metric = "r2"
 
     def outputs(self, names: tuple[str, ...]) -> int:
@@ -101,11 +108,11 @@ class Regression:
         }
 
     def metrics(self, sums: Mapping[str, int]) -> dict[str, float]:
-        """`rmse`, and `r2`: 1 - squared error / variance, 0 where the targets do not vary."""
+        """`rmse`, and `r2`: 1 - squared error / variance, 0 where the targets vary by rounding errors only."""
         n = sums["samples"]
         error, mean, square = (unfixed(sums[name]) / n for name in ("squared_error", "sum", "squares"))
         variance = square - mean**2
-        return {"r2": 1 - error / variance if variance > 1e-12 else 0.0, "rmse": max(error, 0.0) ** 0.5}
+        return {"r2": 1 - error / variance if variance > 1e-9 * (1 + square) else 0.0, "rmse": error**0.5}
 
 
 HEADS: dict[str, HeadKind] = {

@@ -46,7 +46,7 @@ class Output:
     outputs: Tensor
     """(B, O) of the task's head."""
     routed: Tensor
-    """(E,) int64: samples for which each expert was used, in any fusion block; empty without experts."""
+    """(E,) int64: samples that used each expert, in the fusion block where most did; empty without experts."""
     balance: Tensor
     """Load-balancing loss, the mean over the fusion blocks; 0 without experts."""
 
@@ -76,7 +76,7 @@ class M3TModel(nn.Module):
         self.encoders = nn.ModuleDict()
         for modality, encoder in model.encoders.items():
             with torch_seed(seed, "init", f"encoder/{modality}"):
-                self.encoders[modality] = build_encoder(encoder, width)
+                self.encoders[modality] = build_encoder(encoder, width, f"model.encoders.{modality}")
             parameters[f"encoder/{modality}"] = dict(self.encoders[modality].named_parameters())
 
         self.prompts = nn.ModuleDict()
@@ -90,21 +90,20 @@ class M3TModel(nn.Module):
                 self.heads[name] = build_head(task.head, labels[name], width)
             parameters[f"head/{name}"] = dict(self.heads[name].named_parameters())
 
-        # Hooks, not wrappers: a Hugging Face model may read attributes of its blocks.
-        self.mixtures: list[MixtureLayer] = []
-        self._mixing: _Mixing | None = None
+        mixtures: list[MixtureLayer] = []
         if model.experts:
             with torch_seed(seed, "init", "experts"):
-                self.mixtures = [MixtureLayer(model.experts, width) for _ in self.backbone.fusion_blocks]
-            for i, block in enumerate(self.backbone.fusion_blocks):
-                block.register_forward_hook(lambda _, __, out, i=i: self._mix(i, out))
-            parameters["router/fusion"] = {f"blocks.{i}": layer.router for i, layer in enumerate(self.mixtures)}
+                mixtures = [MixtureLayer(model.experts, width) for _ in self.backbone.fusion_blocks]
+            parameters["router/fusion"] = {f"blocks.{i}": layer.router for i, layer in enumerate(mixtures)}
             for k in range(model.experts.count):
                 parameters[f"expert/{k}"] = {
                     f"blocks.{i}.{name}": parameter
-                    for i, layer in enumerate(self.mixtures)
+                    for i, layer in enumerate(mixtures)
                     for name, parameter in layer.experts[k].named_parameters()
                 }
+        self.mixtures = nn.ModuleList(mixtures)
+        """One a fusion block; empty without experts."""
+
         self.adapter_config: dict[str, Any] | None = None
         if model.adapter:
             with torch_seed(seed, "init", "adapter/fusion"):
@@ -136,34 +135,33 @@ class M3TModel(nn.Module):
             x, kept = (values, mask) if modality == TEXT else self.encoders[modality](values, mask)
             tokens.append(x)
             masks.append(kept)
-        x, mask = torch.cat(tokens, 1), torch.cat(masks, 1)  # (B, T, D), (B, T)
+        x, mask = _in_front(torch.cat(tokens, 1), torch.cat(masks, 1))  # (B, T, D), (B, T)
         if batch.task in self.prompts:
             x = self.prompts[batch.task](x)
-        self._mixing = _Mixing(mask, tuple(range(self.num_experts) if held_experts is None else held_experts))
-        x = self.backbone.fuse(x, mask)
-        mixing, self._mixing = self._mixing, None
+        held = tuple(range(self.num_experts)) if held_experts is None else held_experts
+        routed, balances = [], []
+
+        def mix(i: int, hidden: Tensor) -> Tensor:
+            hidden, samples, balance = self.mixtures[i](hidden, mask, held)
+            routed.append(samples)
+            balances.append(balance)
+            return hidden
+
+        x = self.backbone.fuse(x, mask, mix if self.mixtures else None)
         weight = mask.to(x.dtype).unsqueeze(-1)
         pooled = (x * weight).sum(1) / weight.sum(1)  # (B, D)
-        routed = torch.stack(mixing.routed).amax(0) if mixing.routed else torch.zeros(0, dtype=torch.int64)
-        balance = torch.stack(mixing.balance).mean() if mixing.balance else torch.zeros(())
-        return Output(self.heads[batch.task](pooled), routed, balance)
-
-    def _mix(self, i: int, out: Any) -> Any:
-        mixing = self._mixing
-        if mixing is None:  # text being encoded below the boundary
-            return out
-        hidden = out if isinstance(out, Tensor) else out[0]
-        hidden, routed, balance = self.mixtures[i](hidden, mixing.mask, mixing.held)
-        mixing.routed.append(routed)
-        mixing.balance.append(balance)
-        return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
+        return Output(
+            self.heads[batch.task](pooled),
+            torch.stack(routed).amax(0) if routed else torch.zeros(0, dtype=torch.int64),
+            torch.stack(balances).mean() if balances else torch.zeros(()),
+        )
 
 
-class _Mixing:
-    """What the mixture layers of one forward pass share."""
+def _in_front(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the tokens that are there to the front, in order: x (B, T, D), mask (B, T) -> the same, T as few as it can.
 
-    def __init__(self, mask: Tensor, held: tuple[int, ...]) -> None:
-        self.mask = mask
-        self.held = held
-        self.routed: list[Tensor] = []
-        self.balance: list[Tensor] = []
+    Between two modalities of a batch there is padding. For a backbone with relative positions (rotary, windows) it
+    would be distance, so that a sample's result would depend on its batch.
+    """
+    order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]  # (B, T')
+    return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2])), mask.gather(1, order)

@@ -1,7 +1,7 @@
 """Checkpoints: all state of a federation after a round, written whole or not at all, checked when read. No pickle.
 
 checkpoints/round-000008/state.safetensors    tensors by flat key
-                         state.json           everything else, and the sha256 of the tensors' file
+                         state.json           everything else, and a sha256 of both
 """
 
 from __future__ import annotations
@@ -30,26 +30,28 @@ _NAME = re.compile(r"^round-(\d{6,})$")
 def write_checkpoint(run: Path, round_number: int, flat: Flat, keep: int) -> Path:
     """Write the checkpoint of a round below a run's directory, then remove all but the newest `keep`."""
     tensors, rest = flat
-    path = run / "checkpoints" / f"round-{round_number:06d}"
+    path = run / "checkpoints" / _name(round_number)
     path.parent.mkdir(exist_ok=True)
     temporary = temporary_beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier life of a resumed run
     temporary.mkdir()
     try:
         # Nodes may share a version's tensors; safetensors wants each with memory of its own.
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary / "state.safetensors")
-        digest = file_sha256(temporary / "state.safetensors")
+        digest = _digest(temporary / "state.safetensors", rest)
         text = json.dumps({"round": round_number, "sha256": digest, "state": rest})
         (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
         for file in temporary.iterdir():
             sync(file)
+        shutil.rmtree(path, ignore_errors=True)  # of an earlier life of a resumed run
         commit(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _rounds(run)[:-keep]:
-        shutil.rmtree(run / "checkpoints" / f"round-{old:06d}", ignore_errors=True)
+    newest = [number for number in _rounds(run) if number <= round_number][-keep:]
+    for other in path.parent.glob("*round-*"):  # later ones are of an earlier life too, hidden ones never got finished
+        if other.name not in [_name(number) for number in newest]:
+            shutil.rmtree(other, ignore_errors=True)
     return path
 
 
@@ -65,13 +67,13 @@ def read_newest_checkpoint(run: Path) -> tuple[int, Flat]:
     rounds = _rounds(run)
     problem = "the run has no checkpoint: it did not finish its first round; start it again"
     for round_number in reversed(rounds):
-        path = run / "checkpoints" / f"round-{round_number:06d}"
+        path = run / "checkpoints" / _name(round_number)
         try:
             content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if file_sha256(path / "state.safetensors") != content["sha256"]:
-                raise ValueError("state.safetensors does not match its sha256")
+            if _digest(path / "state.safetensors", content["state"]) != content["sha256"]:
+                raise ValueError("the content does not match its sha256")
             return round_number, (load_file(path / "state.safetensors"), content["state"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"no whole checkpoint; the last one tried, {path.name}, is damaged ({error})"
     raise InputError(str(run / "checkpoints"), problem)
 
@@ -80,6 +82,15 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest(tensors: Path, rest: object) -> str:
+    """sha256 over the tensors' file and the JSON of the rest, which is the same before writing and after reading."""
+    return hashlib.sha256(f"{file_sha256(tensors)} {json.dumps(rest)}".encode()).hexdigest()
+
+
+def _name(round_number: int) -> str:
+    return f"round-{round_number:06d}"
 
 
 def _rounds(run: Path) -> list[int]:

@@ -51,7 +51,6 @@ def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics
     path.parent.mkdir(exist_ok=True)
     temporary = temporary_beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)  # of an earlier life of a resumed run
     temporary.mkdir()
     try:
         entries = [
@@ -77,6 +76,7 @@ def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for file in temporary.rglob("*"):
             sync(file)
+        shutil.rmtree(path, ignore_errors=True)  # of an earlier life of a resumed run
         commit(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

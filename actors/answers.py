@@ -1,0 +1,50 @@
+"""Answers of actors: what Ray raises becomes FogTune's own errors, in one line each."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from fogtune.platform.errors import FogTuneError, RunFailed
+
+
+class ActorDied(RunFailed):
+    """The actor that was asked is dead, or out of reach."""
+
+
+def get(refs: Any, round_number: int) -> Any:
+    """`ray.get` for one reference or a list of them.
+
+    Args:
+        refs: what to wait for.
+        round_number: the round under way, for errors; 0 before the first.
+
+    Raises:
+        FogTuneError: the one that the actor raised.
+        ActorDied: the actor did not live to answer.
+        RunFailed: what the actor was to be given never came, because another had died, or Ray itself fails.
+    """
+    try:
+        return ray.get(refs)
+    except RayTaskError as error:
+        if isinstance(error.cause, FogTuneError):
+            raise error.cause from None
+        if isinstance(error.cause, RayError):
+            raise RunFailed(round_number, _in_one_line(error.cause)) from error
+        raise
+    except RayActorError as error:
+        raise ActorDied(round_number, _in_one_line(error)) from error
+    except RayError as error:
+        raise RunFailed(round_number, _in_one_line(error)) from error
+
+
+def _in_one_line(error: RayError) -> str:
+    """Ray lists the properties of a dead actor, a line each, before it says why, and guesses after it."""
+    text = str(error)
+    name = re.search(r"^\s*name: (\S+)$", text, re.MULTILINE)
+    cause = text.rpartition("The actor is dead because ")[2].partition("Some common causes")[0]
+    line = " ".join(cause.split())[:300]
+    return f"{name[1]} died: {line}" if name else line
