@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,11 @@ class RayRunner:
 def _join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
     # FogTune sends nothing to anybody; who wants Ray's usage statistics sets the variable.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers yield to every other process by default, and would hardly run beside one that computes.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     on_stage(f"joining Ray at {address}" if address else "starting Ray")
+    if address is not None and address != "auto":
+        _require_reachable(address)
     try:
         context = ray.init(
             address=address or "local", namespace=namespace, log_to_driver=False, logging_level=logging.ERROR
@@ -85,3 +90,15 @@ def _join(address: str | None, namespace: str, on_stage: Callable[[str], None]) 
         raise InputError("execution.address", problem) from error
     if context.dashboard_url:
         on_stage(f"Ray dashboard: http://{context.dashboard_url}")
+
+
+def _require_reachable(address: str) -> None:
+    """Ray itself tries an address for a minute, and then ends the process where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError("execution.address", f"{address!r} given; allowed: auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        problem = f"{address!r} cannot be reached ({error}); start a cluster with ray start"
+        raise InputError("execution.address", problem) from error

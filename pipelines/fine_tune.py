@@ -79,7 +79,9 @@ def resume(
     on_stage: OnStage | None = None,
     address: str | None = None,
 ) -> Run:
-    """Continue a run after its newest checkpoint; it ends with the same bits as if it had never been interrupted.
+    """Continue a run after its newest checkpoint, or from its start if no round was finished.
+
+    It ends with the same bits as if it had never been interrupted.
 
     Args:
         path: the run's directory.
@@ -88,20 +90,23 @@ def resume(
         address: Ray cluster to join instead of the run's own `execution.address`.
 
     Raises:
-        InputError: no run, no whole checkpoint, the run is complete, or its configuration cannot work here.
+        InputError: no run, no checkpoint that is whole, all rounds are done, or the configuration cannot work here.
     """
     on_event, on_stage = on_event or _ignore, on_stage or _ignore
     directory = RunDirectory.open(path)
     changes = [f"execution.address={address}", "execution.runner=ray"] if address else []
     config = load_config(directory.path / "config.yaml", changes)
-    done, (tensors, rest) = read_newest_checkpoint(directory.path)
+    done, snapshot = 0, None
+    if (found := read_newest_checkpoint(directory.path)) is not None:
+        done, flat = found
+        snapshot = Snapshot.unflatten(*flat)
     if done >= config.rounds:
         raise InputError(str(path), f"all {config.rounds} rounds are done; start a new run with more rounds")
     _refuse_early(config, on_stage)
     directory.truncate(done)
     Ledger(directory.path).drop_after(done)
     on_stage(f"run {directory.id}, from round {done + 1}")
-    return _work(config, directory, done + 1, Snapshot.unflatten(tensors, rest), on_event, on_stage)
+    return _work(config, directory, done + 1, snapshot, on_event, on_stage)
 
 
 def _work(

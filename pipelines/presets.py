@@ -120,8 +120,10 @@ def centralized() -> Config:
     """Baseline: as much of the default's training data on one node that executes all tasks, as many passes over it."""
     config = default()
     pool = DeviceGroup(name="pool", count=1, modalities=("text", "image", "imu"), tasks=tuple(config.tasks))
-    asking = sum(group.count for group in config.devices if "vqa" in group.tasks)
-    samples = {"easy-vqa": asking * (config.sources["easy-vqa"].samples_per_device or 0)}
+    users = {
+        source: sum(g.count for g in config.devices if any(config.tasks[t].source == source for t in g.tasks))
+        for source in config.sources
+    }
     return _variant(
         "centralized",
         rounds=1,
@@ -129,7 +131,10 @@ def centralized() -> Config:
         devices=(pool,),
         sources={
             name: source.model_copy(
-                update={"partition": IidPartition(kind="iid"), "samples_per_device": samples.get(name)}
+                update={
+                    "partition": IidPartition(kind="iid"),
+                    "samples_per_device": source.samples_per_device and users[name] * source.samples_per_device,
+                }
             )
             for name, source in config.sources.items()
         },

@@ -1,9 +1,11 @@
-"""What all tests share: no network, repeatable random examples, and made-up runs for what a person sees."""
+"""What all tests share: no network, repeatable random examples, made-up runs for what a person sees, a tiny federation
+on real data and weights, and one Ray for all who need it."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fogtune.platform.run import NodeEntry, RoundRecord, RunDirectory
 # Inherited by Ray's workers and by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 # Read when torch is first imported, so no import above may bring it. On tensors this small, threads of one process only
 # wait for each other: beside another busy process the tests would take 30 times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -79,6 +82,43 @@ def make_run(tmp_path: Path, record: Callable[..., RoundRecord]) -> MakeRun:
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Config]:
+    """Makes the preset `smoke` with five devices and few samples, four rounds of a third of a second, in process.
+
+    Devices by fog node: `fog-0` has watch-0, reader-0 and coach-0, `fog-1` has watch-1 and reader-1.
+    """
+    from fogtune.pipelines.presets import preset
+
+    changes = [
+        "rounds=4",
+        "execution.runner=local",
+        "devices.0.count=2",
+        "sources.watch.samples_per_device=12",
+        "sources.watch.held_out.limit=12",
+        "sources.news.samples_per_device=10",
+        "sources.news.held_out.limit=12",
+        "model.backbone.max_text_tokens=8",
+        "model.experts.width=4",
+        "local.batch_size=4",
+    ]
+
+    def make(*overrides: str) -> Config:
+        return preset("smoke", *changes, *overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[None]:
+    """Ray on this machine, started when a test first asks for it; a run uses the Ray that its process has."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
 
 
 def entry(tier: str, parent: str | None, group: str | None = None, modules: list[str] | None = None) -> NodeEntry:

@@ -73,7 +73,9 @@ class TierLogic:
         versions, pending, rules = dict(state.versions), dict(state.pending), dict(state.rules)
         upward: dict[str, ModuleSum | HeldUpdates] = {}
         changed = []
-        for module in state.versions:
+        for module in self.ownership.subtree_modules(self.node):
+            if module not in versions:  # personal
+                continue
             arrived = update.modules.get(module)
             total = self._reduced(arrived) if isinstance(arrived, HeldUpdates) else arrived
             if self.ownership.goes_up(module, tier, round_number):

@@ -71,16 +71,20 @@ class LocalRunner:
     def __init__(self, config: Config, on_stage: Callable[[str], None] = lambda _: None) -> None:
         on_stage("loading model and data")
         tree = build_tree(config)
-        self._host = DeviceHost(config, tree.devices)
+        self._threads = torch.get_num_threads()
+        # Float products may differ in the last bit between numbers of threads; one is what hosts use.
+        torch.set_num_threads(1)
+        try:
+            self._host = DeviceHost(config, tree.devices)
+        except BaseException:
+            self.close()
+            raise
         self.setup = self._host.setup()
         self._coordinator = Coordinator(config, self.setup)
         self._accountant = Accountant(self._coordinator)
         ownership = self._coordinator.ownership
         self._logic = {node: TierLogic(config, tree, ownership, node) for node in tree.aggregators}
         self._states = {node: logic.initial(self.setup.initial) for node, logic in self._logic.items()}
-        self._threads = torch.get_num_threads()
-        # Float products may differ in the last bit between numbers of threads; one is what hosts use.
-        torch.set_num_threads(1)
 
     def round(self, number: int) -> RoundResult:
         with failing_round(number):

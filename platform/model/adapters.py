@@ -1,4 +1,7 @@
-"""LoRA adapters on the fusion blocks, by PEFT; the tensors keep PEFT's names, so that PEFT loads what is published."""
+"""LoRA adapters (Hu et al., arXiv 2106.09685) on the fusion blocks, by PEFT.
+
+The tensors keep PEFT's names, so that PEFT loads what is published.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
         The trained parameters by PEFT's names, and PEFT's `adapter_config.json` as a dict.
 
     Raises:
-        InputError: a target that no fusion block has.
+        InputError: a target that no fusion block has, or blocks without linear layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -188,7 +188,7 @@ def _efficientnet() -> _Trunk:
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(efficientnet_weights(), map_location="cpu", weights_only=True))
-    return _Trunk(_EfficientNetMap(network), [0.498] * 3, [0.502] * 3)
+    return _Trunk(_EfficientNetMap(network), [0.498] * 3, [0.502] * 3)  # (x - 127) / 128, of pixels in 0..255
 
 
 def _load_trunk(name: str, field: str) -> _Trunk:

@@ -32,7 +32,7 @@ class _OneDnnProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (weight_t,) = ctx.saved_tensors
-        grad = torch.ops.mkldnn._linear_pointwise(grads[0].contiguous(), weight_t, None, "none", [], "")
+        grad = torch.ops.mkldnn._linear_pointwise(grads[0], weight_t, None, "none", [], "")
         return grad, None, None, None
 
 

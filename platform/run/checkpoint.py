@@ -55,18 +55,17 @@ def write_checkpoint(run: Path, round_number: int, flat: Flat, keep: int) -> Pat
     return path
 
 
-def read_newest_checkpoint(run: Path) -> tuple[int, Flat]:
+def read_newest_checkpoint(run: Path) -> tuple[int, Flat] | None:
     """The newest checkpoint that is whole.
 
     Returns:
-        Its round, and what was written.
+        Its round, and what was written; None if there is no checkpoint, so no round was finished.
 
     Raises:
-        InputError: there is none, or none is whole.
+        InputError: none of them is whole.
     """
-    rounds = _rounds(run)
-    problem = "the run has no checkpoint: it did not finish its first round; start it again"
-    for round_number in reversed(rounds):
+    problem = None
+    for round_number in reversed(_rounds(run)):
         path = run / "checkpoints" / _name(round_number)
         try:
             content = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -75,7 +74,9 @@ def read_newest_checkpoint(run: Path) -> tuple[int, Flat]:
             return round_number, (load_file(path / "state.safetensors"), content["state"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"no whole checkpoint; the last one tried, {path.name}, is damaged ({error})"
-    raise InputError(str(run / "checkpoints"), problem)
+    if problem is not None:
+        raise InputError(str(run / "checkpoints"), problem)
+    return None
 
 
 def file_sha256(path: Path) -> str:

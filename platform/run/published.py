@@ -85,14 +85,14 @@ def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics
 
 
 def _variants(config: Config, snapshot: Snapshot) -> list[tuple[str, str, Tensors]]:
-    """(node, module, tensors) for every module at every node of its scope."""
+    """(node, module, tensors) for every module at every node of its scope, in the order of the tree."""
     tree = build_tree(config)
     ownership = own(config, tree)
     result: list[tuple[str, str, Tensors]] = []
-    for node, state in snapshot.nodes.items():
-        result += [(node, m, t) for m, t in state.versions.items() if ownership.scope(m) == tree[node].tier]
-    for device, own_state in snapshot.devices.items():
-        result += [(device, m, t) for m, t in own_state.kept.items() if ownership.scope(m) == DEVICE]
+    for node in tree:
+        held = snapshot.devices[node.id].kept if node.tier == DEVICE else snapshot.nodes[node.id].versions
+        mine = (m for m in ownership.subtree_modules(node.id) if ownership.scope(m) == node.tier)
+        result += [(node.id, module, held[module]) for module in mine if module in held]
     return result
 
 

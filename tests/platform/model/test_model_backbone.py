@@ -73,7 +73,7 @@ def test_what_follows_a_block_takes_the_place_of_its_output(backbone: Backbone) 
 
 def test_gradients_reach_what_was_put_in(backbone: Backbone) -> None:
     tokens = torch.randn(1, 5, 384, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    backbone.fuse(tokens, torch.tensor([[1, 1, 1, 0, 0]]))[0, 0].sum().backward()
+    backbone.fuse(tokens, torch.tensor([[1, 1, 1, 0, 0]]))[0, 0].sum().backward()  # type: ignore[no-untyped-call]
     assert tokens.grad is not None
     assert bool((tokens.grad[0, :3].abs().sum(-1) > 0).all())
     assert torch.equal(tokens.grad[0, 3:], torch.zeros(2, 384))

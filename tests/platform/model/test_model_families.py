@@ -37,7 +37,11 @@ BERT = {
 LLAMA = BERT | {"num_key_value_heads": 2, "head_dim": 8}
 GPT2 = {"n_embd": 32, "n_layer": BLOCKS, "n_head": 4, "vocab_size": 16, "bos_token_id": 2, "eos_token_id": 3}
 DISTILBERT = {"dim": 32, "n_layers": BLOCKS, "n_heads": 4, "hidden_dim": 48, "vocab_size": 16, "initializer_range": 0.3}
-WINDOWS = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"] * 2}
+WINDOWS = {
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
+}
+GATED = {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 FAMILIES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "bert": ("bert", BERT, {"query", "value", "dense"}),
@@ -45,17 +49,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     "distilbert": ("distilbert", DISTILBERT, {"q_lin", "v_lin", "out_lin", "lin1", "lin2"}),
     "embeddings narrower than the blocks": ("electra", BERT | {"embedding_size": 16}, {"query", "value", "dense"}),
     "relative positions": ("mpnet", BERT, {"q", "v", "o", "dense"}),
-    "rotary positions": ("llama", LLAMA, {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
-    "blocks of two kinds": (
-        "qwen2",
-        LLAMA | WINDOWS | {"layer_types": WINDOWS["layer_types"][:BLOCKS], "use_sliding_window": True},
-        {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
-    ),
-    "scaled embeddings": (
-        "gemma3_text",
-        LLAMA | WINDOWS | {"layer_types": WINDOWS["layer_types"][:BLOCKS]},
-        {"q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
-    ),
+    "rotary positions": ("llama", LLAMA, GATED),
+    "blocks of two kinds": ("qwen2", LLAMA | WINDOWS | {"use_sliding_window": True}, GATED),
+    "scaled embeddings": ("gemma3_text", LLAMA | WINDOWS, GATED),
     "transposed linear layers": ("gpt2", GPT2 | {"initializer_range": 0.3}, {"c_attn", "c_proj", "c_fc"}),
 }
 
@@ -71,7 +67,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def save(path: Path, config: Any, *, around_text: bool = True) -> None:
     torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(config)
+    model = transformers.AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     model.save_pretrained(path)
     vocabulary = {word: i for i, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -79,9 +75,10 @@ def save(path: Path, config: Any, *, around_text: bool = True) -> None:
     if around_text:
         special = [("[CLS]", 2), ("[SEP]", 3)]
         tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
-    transformers.PreTrainedTokenizerFast(
+    fast = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]"
-    ).save_pretrained(path)
+    )
+    fast.save_pretrained(path)
 
 
 def build(path: str, fusion_blocks: int = 2, **model: Any) -> M3TModel:

@@ -1,0 +1,105 @@
+"""Federations on a real Ray: the same bits as in one process, however the devices are packed; names; failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from fogtune.actors.ray_runner import RayRunner
+from fogtune.platform.config import Config
+from fogtune.platform.errors import RunFailed
+from fogtune.platform.federation.local_runner import LocalRunner, Runner
+from fogtune.platform.federation.snapshot import Snapshot
+from fogtune.platform.run.record import LedgerRow, RoundRecord
+
+MakeConfig = Callable[..., Config]
+
+CADENCE = "federation.cadence.fog=2"
+SAMPLED = "federation.participation=0.6"
+DEEP = 'topology.tiers=[{"name": "region", "count": 2}, {"name": "fog", "count": 3}]'
+
+
+def rounds(runner: Runner, count: int) -> tuple[list[RoundRecord], list[list[LedgerRow]], Snapshot]:
+    """What some rounds leave, but for how long they took."""
+    try:
+        results = [runner.round(number) for number in range(1, count + 1)]
+        return [replace(r.record, wall_s=0.0) for r in results], [r.rows for r in results], runner.snapshot()
+    finally:
+        runner.close()
+
+
+def same_bits(ours: Snapshot, theirs: Snapshot) -> bool:
+    (tensors, rest), (other_tensors, other_rest) = ours.flatten(), theirs.flatten()
+    return (
+        rest == other_rest
+        and tensors.keys() == other_tensors.keys()
+        and all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        (CADENCE, "execution.devices_per_actor=5"),  # 1 host
+        (SAMPLED, "federation.rule.kind=fedyogi", "execution.devices_per_actor=2"),  # 3 hosts
+        (DEEP, 'federation.modules=[{"match": "head/*", "scope": "device"}]', "execution.devices_per_actor=1"),
+    ],
+    ids=["auto", "1-host", "3-hosts", "one-a-device"],
+)
+def test_ray_gives_the_bits_of_one_process(
+    tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    config = tiny(*changes)
+    local = rounds(LocalRunner(config), 2)
+    distributed = rounds(RayRunner(config, f"bits-{request.node.callspec.id}"), 2)
+    assert distributed[:2] == local[:2]
+    assert same_bits(distributed[2], local[2])
+
+
+def test_actors_read_like_the_federation(tiny: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(tiny("execution.devices_per_actor=3"), "names")
+    try:
+        named = {a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == "names"}
+        assert named == {"coordinator", "fog/0", "fog/1", "devices/0/0", "devices/0+1/0"}
+    finally:
+        runner.close()
+
+
+def host_pid(namespace: str, name: str) -> int:
+    """The process of a named actor."""
+    actor = ray.get_actor(name, namespace)
+    pid: Any = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+    return int(pid)
+
+
+def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(tiny("execution.devices_per_actor=3"), "killed")
+    try:
+        runner.round(1)
+        os.kill(host_pid("killed", "devices/0/0"), signal.SIGKILL)
+        with pytest.raises(RunFailed, match=r"round 2: [23] of 5 updates arrived, below federation.quorum 1"):
+            runner.round(2)
+    finally:
+        runner.close()
+
+
+def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(tiny("execution.devices_per_actor=3", "federation.quorum=0.4"), "quorum")
+    try:
+        runner.round(1)
+        os.kill(host_pid("quorum", "devices/0/0"), signal.SIGKILL)
+        second = runner.round(2)
+        assert second.record.updates_lost == second.record.dropped == 2
+        assert "died" in (second.lost or "")
+        third = runner.round(3)  # the host is up again
+        assert (third.record.updates_lost, third.lost) == (0, None)
+    finally:
+        runner.close()

@@ -1,0 +1,58 @@
+"""Ctrl-C waits for the end of what must be written together."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from fogtune.pipelines.interrupts import uninterrupted
+
+
+def test_it_takes_effect_at_the_end_of_the_block() -> None:
+    steps = []
+
+    def write() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("written")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert steps == ["written"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_one_nothing_happens() -> None:
+    with uninterrupted():
+        pass
+    with pytest.raises(OSError, match="disk"), uninterrupted():
+        raise OSError("disk")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_program_with_a_handler_of_its_own_gets_it() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert heard == []
+        assert heard == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_may_use_it_too() -> None:
+    done = []
+
+    def work() -> None:
+        with uninterrupted():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]

@@ -1,0 +1,228 @@
+"""The coordinator's decisions: who takes part, what is fetched and sent, the quorum, versions, evaluation jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fogtune.platform.config import Config
+from fogtune.platform.errors import RunFailed
+from fogtune.platform.federation.coordinator import OWN, Coordinator
+from fogtune.platform.federation.messages import DeviceOrder, DeviceReport, RoundPlan, Setup
+from fogtune.platform.modules import module_names
+
+MakeConfig = Callable[..., Config]
+FOG_HEADS = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'
+PERSONAL_HEADS = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
+
+
+def coordinate(config: Config, held_out: int = 50) -> Coordinator:
+    """A coordinator of made-up modules: it never looks into them."""
+    initial = {module: {"weight": torch.zeros(1)} for module in module_names(config)}
+    return Coordinator(config, Setup(initial, dict.fromkeys(config.tasks, held_out), {}, None))
+
+
+def order_of(plan: RoundPlan, device: str) -> DeviceOrder:
+    (found,) = (order for order in plan.orders if order.device == device)
+    return found
+
+
+def answer(order: DeviceOrder, kept: Sequence[str] = (), experts: Sequence[int] = (0, 2)) -> DeviceReport:
+    return DeviceReport(order.device, None, sent=order.upward, kept=tuple(kept), experts=tuple(experts))
+
+
+def finish(coordinator: Coordinator, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
+    """Take note of a round in which everything that was sent reached the cloud."""
+    coordinator.note_devices(plan, reports)
+    coordinator.descend(plan.round, {"cloud": list(dict.fromkeys(m for r in reports for m in r.sent))})
+
+
+class TestPlan:
+    def test_everybody_takes_part_by_default(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny())
+        for number in (1, 2):
+            assert tuple(order.device for order in coordinator.plan(number).orders) == coordinator.tree.devices
+
+    def test_a_share_is_drawn_anew_each_round_and_the_same_each_time(self, tiny: MakeConfig) -> None:
+        config = tiny("federation.participation=0.4", "devices.0.count=7")
+        drawn = [[o.device for o in coordinate(config).plan(number).orders] for number in range(1, 13)]
+        again = [[o.device for o in coordinate(config).plan(number).orders] for number in range(1, 13)]
+        assert drawn == again
+        assert {len(devices) for devices in drawn} == {4}  # of 10
+        assert len({tuple(devices) for devices in drawn}) > 6
+        assert {device for devices in drawn for device in devices} == set(coordinate(config).tree.devices)
+        order = coordinate(config).tree.devices.index
+        assert all(devices == sorted(devices, key=order) for devices in drawn)
+
+    def test_at_least_one_takes_part(self, tiny: MakeConfig) -> None:
+        assert len(coordinate(tiny("federation.participation=0.01")).plan(1).orders) == 1
+
+    def test_a_device_is_given_the_modules_that_it_owns(self, tiny: MakeConfig) -> None:
+        order = order_of(coordinate(tiny()).plan(1), "reader-0")
+        experts = [f"expert/{k}" for k in range(4)]
+        assert list(order.modules) == ["prompt/topic", "adapter/fusion", "router/fusion", *experts, "head/topic"]
+        assert order.fetched == order.upward == order.modules  # version 0 comes over the network too
+
+    def test_only_new_versions_are_fetched(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny())
+        plan = coordinator.plan(1)
+        reports = [answer(order) for order in plan.orders if order.device != "coach-0"]
+        coordinator.note_devices(plan, reports)
+        coordinator.descend(1, {"cloud": ["head/topic", "expert/0"]})
+        fetched = order_of(coordinator.plan(2), "reader-0").fetched
+        assert [m for m in fetched if not m.startswith("expert/")] == ["head/topic"]
+        assert "expert/0" in fetched
+        assert "expert/2" not in fetched
+        assert (
+            len(order_of(coordinator.plan(2), "coach-0").fetched) > 5
+        )  # its update was lost, and what it held with it
+
+    def test_a_device_holds_the_experts_that_it_used_and_tries_others(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("model.experts.count=8", "model.experts.explore=2"))
+        plan = coordinator.plan(1)
+        assert order_of(plan, "reader-0").experts == tuple(range(8))
+        tried = set()
+        for number in range(1, 12):
+            plan = coordinator.plan(number)
+            finish(coordinator, plan, [answer(order) for order in plan.orders])
+            order = order_of(coordinator.plan(number + 1), "reader-0")
+            assert {0, 2} < set(order.experts)
+            assert len(order.experts) == 4
+            idle = {f"expert/{k}" for k in range(8) if k not in order.experts}
+            assert not idle & {*order.modules, *order.fetched, *order.upward}
+            tried |= set(order.experts)
+        assert tried == set(range(8))
+
+    def test_a_device_that_used_no_expert_is_given_all(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("model.experts.explore=0"))
+        plan = coordinator.plan(1)
+        finish(coordinator, plan, [answer(order, experts=()) for order in plan.orders])
+        assert order_of(coordinator.plan(2), "reader-0").experts == (0, 1, 2, 3)
+
+    def test_a_personal_module_neither_comes_nor_goes(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny(PERSONAL_HEADS))
+        for number in (1, 2):
+            plan = coordinator.plan(number)
+            order = order_of(plan, "reader-0")
+            assert "head/topic" in order.modules
+            assert not {"head/topic"} & {*order.fetched, *order.upward}
+            finish(coordinator, plan, [answer(o, kept=["head/topic"]) for o in plan.orders])
+            assert coordinator.state.held["reader-0"]["head/topic"] == OWN
+
+    def test_what_is_not_due_stays_on_the_device_and_is_not_fetched(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("federation.cadence.device=2", "federation.cadence.fog=2"))
+        plan = coordinator.plan(1)
+        assert all(order.upward == () for order in plan.orders)
+        finish(coordinator, plan, [answer(o, kept=o.modules) for o in plan.orders])
+        order = order_of(coordinator.plan(2), "watch-0")
+        assert order.fetched == ()
+        assert order.upward == order.modules
+
+    def test_rounds_are_evaluated_as_often_as_asked_and_at_the_end(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("rounds=7", "evaluation.every=3"))
+        assert [number for number in range(1, 8) if coordinator.plan(number).evaluate] == [3, 6, 7]
+        assert not any(coordinate(tiny("evaluation.personal=false")).plan(n).personal for n in (1, 4))
+
+
+class TestQuorum:
+    def test_below_it_the_round_fails_and_names_the_causes(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("federation.quorum=0.8"))
+        plan = coordinator.plan(1)
+        reports = [answer(order) for order in plan.orders[:3]]
+        with pytest.raises(RunFailed) as failed:
+            coordinator.admit(plan, [*reports, DeviceReport("reader-1", "update rejected: not finite")])
+        assert str(failed.value) == (
+            "round 1: 3 of 5 updates arrived, below federation.quorum 0.8; "
+            "reader-1: update rejected: not finite; coach-0: no answer"
+        )
+
+    def test_at_it_the_round_goes_on_and_the_lost_are_counted(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("federation.quorum=0.6"))
+        plan = coordinator.plan(1)
+        reports = [answer(order) for order in plan.orders[:3]]
+        coordinator.admit(plan, reports)
+        finish(coordinator, plan, reports)
+        assert coordinator.state.updates_lost == 2
+        assert "coach-0" not in coordinator.state.held
+
+    def test_it_is_not_missed_by_a_rounding(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny("federation.quorum=0.07"))  # 0.07 * 100 is 7.000000000000001
+        orders = tuple(DeviceOrder(f"d-{i}", (), (), (), ()) for i in range(100))
+        plan = RoundPlan(1, orders, personal=False, evaluate=False)
+        coordinator.admit(plan, [answer(order) for order in orders[:7]])
+        with pytest.raises(RunFailed):
+            coordinator.admit(plan, [answer(order) for order in orders[:6]])
+
+    def test_devices_with_one_cause_are_named_together(self, tiny: MakeConfig) -> None:
+        coordinator = coordinate(tiny())
+        plan = coordinator.plan(1)
+        assert coordinator.lost(plan, [answer(order) for order in plan.orders]) is None
+        reports = [DeviceReport(order.device, "its host died") for order in plan.orders]
+        assert coordinator.lost(plan, reports) == "watch-0, watch-1, reader-0 and 2 more: its host died"
+
+
+class TestVersions:
+    def test_new_versions_go_down_to_the_nodes_whose_devices_own_them(self, tiny: MakeConfig) -> None:
+        config = tiny(
+            'topology={"kind": "listed", "tier_names": ["region", "fog"], "tree": {"north": {"a": ["watch-0"], '
+            '"b": ["reader-0", "reader-1"]}, "south": {"c": ["watch-1", "coach-0"]}}}'
+        )
+        coordinator = coordinate(config)
+        adopted = coordinator.descend(3, {"cloud": ["head/topic"], "north": ["adapter/fusion"]})
+        assert adopted == {
+            "north": ("head/topic",),
+            "south": ("head/topic",),
+            "a": ("adapter/fusion",),
+            "b": ("adapter/fusion", "head/topic"),
+            "c": ("head/topic",),
+        }
+        stamps = coordinator.state.stamps
+        assert (stamps["b"]["head/topic"], stamps["b"]["adapter/fusion"]) == (3, 3)
+        assert (stamps["c"]["adapter/fusion"], stamps["cloud"]["adapter/fusion"]) == (0, 0)
+
+    def test_a_task_is_evaluated_where_its_lowest_module_is_averaged(self, tiny: MakeConfig) -> None:
+        assert coordinate(tiny()).variants("topic") == ("cloud",)
+        fog_heads = coordinate(tiny(FOG_HEADS))
+        assert fog_heads.variants("topic") == ("fog-0", "fog-1")
+        one = 'federation.modules=[{"match": "head/topic", "scope": "fog"}]'
+        assert coordinate(tiny(one)).variants("exercise") == ("cloud",)
+        mixed = 'federation.modules=[{"match": "*", "scope": "fog"}, {"match": "encoder/imu", "scope": "device"}]'
+        assert coordinate(tiny(mixed)).variants("exercise") == ("watch-0", "watch-1", "coach-0")
+        assert coordinate(tiny(mixed)).variants("topic") == ("fog-0", "fog-1")
+
+    def test_a_region_that_does_not_execute_a_task_has_no_model_of_it(self, tiny: MakeConfig) -> None:
+        listed = (
+            'topology={"kind": "listed", "tier_names": ["fog"], "tree": '
+            '{"a": ["watch-0", "watch-1", "coach-0"], "b": ["reader-0", "reader-1"]}}'
+        )
+        assert coordinate(tiny(listed, FOG_HEADS)).variants("exercise") == ("a",)
+
+
+@given(hosts=st.integers(1, 5), held_out=st.integers(1, 300), scope=st.sampled_from([None, FOG_HEADS, PERSONAL_HEADS]))
+def test_every_chunk_of_every_variant_is_evaluated_once(
+    tiny: MakeConfig, hosts: int, held_out: int, scope: str | None
+) -> None:
+    config = tiny("evaluation.batch_size=32", *([scope] if scope else []))
+    coordinator = coordinate(config, held_out)
+    devices = coordinator.tree.devices
+    packed = {f"host-{i}": devices[i::hosts] for i in range(hosts)}
+    jobs = coordinator.evaluation_jobs(packed)
+    for task in config.tasks:
+        for variant in coordinator.variants(task):
+            chunks = [
+                chunk
+                for some in jobs.values()
+                for job in some
+                if (job.task, job.variant) == (task, variant)
+                for chunk in job.chunks
+            ]
+            assert sorted(chunks) == list(range(-(-held_out // 32)))
+    for host, some in jobs.items():
+        variants = [job.variant for job in some]
+        assert variants == sorted(variants)
+        assert all(variant in packed[host] for variant in variants if variant in devices)
+        assert all(job.chunks for job in some)

@@ -1,0 +1,180 @@
+"""A device host on real data and weights: failures are values, and nobody learns from who used the model before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+
+from fogtune.platform.aggregation import HeldUpdates, ModuleSum, Tensors, Update
+from fogtune.platform.aggregation.tier import TierLogic
+from fogtune.platform.config import Config
+from fogtune.platform.federation.coordinator import Coordinator
+from fogtune.platform.federation.host import DeviceHost, DeviceState
+from fogtune.platform.federation.messages import EvaluationJob, RoundPlan
+from fogtune.platform.learning.evaluation import evaluate
+
+MakeConfig = Callable[..., Config]
+Versions = dict[str, Mapping[str, Tensors]]
+
+PERSONAL_HEADS = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
+VISION = (
+    # fog-0 sees images, fog-1 has texts alone.
+    'devices=[{"name": "camera", "count": 1, "modalities": ["text", "image"], "tasks": ["vqa"]}, '
+    '{"name": "reader", "count": 1, "modalities": ["text"], "tasks": ["vqa"]}]',
+    'sources={"easy-vqa": {"kind": "embedded", "asset": "easy-vqa", "held_out": {"split": "test", "limit": 8}, '
+    '"partition": {"kind": "iid"}, "samples_per_device": 10}}',
+    'tasks={"vqa": {"source": "easy-vqa", "inputs": ["text", "image"], "label": "answer"}}',
+    'model.encoders={"image": {"kind": "image", "size_px": 64}}',
+)
+
+
+def start(config: Config, devices: tuple[str, ...] | None = None) -> tuple[DeviceHost, RoundPlan, Versions]:
+    """A host (of all devices), the plan of round 1, and version 0 at every aggregating node."""
+    host = DeviceHost(config, devices or ())
+    coordinator = Coordinator(config, host.setup())
+    if devices is None:
+        host.states = {device: DeviceState() for device in coordinator.tree.devices}
+    logic = {
+        node: TierLogic(config, coordinator.tree, coordinator.ownership, node) for node in coordinator.tree.aggregators
+    }
+    initial = coordinator.setup.initial
+    return host, coordinator.plan(1), {node: one.initial(initial).versions for node, one in logic.items()}
+
+
+def spoil(host: DeviceHost) -> None:
+    """Leave nonsense in the model, as a device that diverged does."""
+    for parameters in host.bench.model.parameters_of.values():
+        for parameter in parameters.values():
+            parameter.data.fill_(torch.nan)
+
+
+def same(ours: Update, theirs: Update) -> bool:
+    return ours.metrics == theirs.metrics and ours.modules == theirs.modules
+
+
+class TestTrain:
+    def test_devices_of_a_fog_node_are_added_up(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny())
+        reply = host.train(plan, versions)
+        assert [report.device for report in reply.reports] == ["watch-0", "watch-1", "reader-0", "reader-1", "coach-0"]
+        assert all(report.error is None and report.personal for report in reply.reports)
+        total = reply.updates["fog-0"].modules["head/exercise"]
+        assert isinstance(total, ModuleSum)
+        assert total.contributors == 2  # watch-0 and coach-0
+        assert total.weight == 2 * 10  # 12 samples each, of which 2 are kept for testing
+        assert reply.updates["fog-1"].metrics["samples/topic"] == 8  # reader-1
+
+    def test_it_does_not_matter_who_shares_the_process(self, tiny: MakeConfig) -> None:
+        config = tiny()
+        host, plan, versions = start(config)
+        together = host.train(plan, versions).updates
+        apart: dict[str, Update] = {}
+        for devices in (("coach-0", "reader-1"), ("watch-0",), ("reader-0", "watch-1")):
+            host.states = {device: DeviceState() for device in devices}
+            spoil(host)
+            for node, update in host.train(plan, versions).updates.items():
+                apart[node] = apart.get(node, Update.empty()) + update
+        assert together.keys() == apart.keys()
+        assert all(same(together[node], apart[node]) for node in together)
+
+    def test_a_device_that_diverges_is_a_failure_of_its_own(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny())
+        whole = host.train(plan, versions)
+        host.states = dict.fromkeys(host.states, DeviceState())
+        poisoned = {
+            name: torch.full_like(tensor, torch.nan) for name, tensor in versions["fog-1"]["prompt/exercise"].items()
+        }
+        versions["fog-1"] = {**versions["fog-1"], "prompt/exercise": poisoned}
+        reply = host.train(plan, versions)
+        errors = {report.device: report.error for report in reply.reports if report.error}
+        assert errors.keys() == {"watch-1"}
+        assert errors["watch-1"].startswith("update rejected: not finite in tensor 'encoder/imu/")
+        assert host.states["watch-1"] == DeviceState()
+        assert same(reply.updates["fog-0"], whole.updates["fog-0"])
+        readers = reply.updates["fog-1"].modules["head/topic"]
+        assert readers == whole.updates["fog-1"].modules["head/topic"]
+
+    def test_a_device_that_would_keep_what_diverged_fails_too(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny("federation.cadence.device=2", "federation.cadence.fog=2"))
+        poisoned = {
+            name: torch.full_like(tensor, torch.inf) for name, tensor in versions["fog-0"]["head/topic"].items()
+        }
+        versions["fog-0"] = {**versions["fog-0"], "head/topic": poisoned}
+        errors = {report.device for report in host.train(plan, versions).reports if report.error}
+        assert errors == {"reader-0", "coach-0"}
+        assert set(host.states["watch-0"].kept) >= {"encoder/imu", "head/exercise"}
+
+    def test_a_robust_rule_keeps_updates_apart(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny("federation.rule.kind=median"))
+        held = host.train(plan, versions).updates["fog-0"].modules["head/topic"]
+        assert isinstance(held, HeldUpdates)
+        assert [one.sender for one in held.contributions] == ["coach-0", "reader-0"]
+
+    def test_scaffold_sends_changes_of_control_variates_along(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny("federation.rule.kind=scaffold", "local.optimizer=sgd", PERSONAL_HEADS))
+        update = host.train(plan, versions).updates["fog-1"].modules["prompt/topic"]
+        assert isinstance(update, ModuleSum)
+        parameters = set(host.bench.model.parameters_of["prompt/topic"])
+        assert set(update.total) == parameters | {f"control/{name}" for name in parameters}
+        state = host.states["reader-1"]
+        assert "prompt/topic" in state.controls
+        assert "head/topic" not in state.controls  # nobody else's drift to correct
+        assert set(state.kept["head/topic"]) == {"weight", "bias"}
+
+
+class TestEvaluate:
+    def test_it_adds_up_over_chunks_and_hosts(self, tiny: MakeConfig) -> None:
+        host, _, versions = start(tiny("evaluation.batch_size=4"))
+        whole = host.evaluate([EvaluationJob("topic", "cloud", (0, 1, 2))], versions)
+        parts = [host.evaluate([EvaluationJob("topic", "cloud", chunks)], versions) for chunks in ((0, 2), (1,))]
+        assert whole["topic", "cloud"]["samples"] == 12
+        for name, count in whole["topic", "cloud"].items():
+            assert count == sum(part["topic", "cloud"][name] for part in parts)
+
+    def test_a_device_that_has_not_trained_yet_has_what_it_started_with(self, tiny: MakeConfig) -> None:
+        host, _, versions = start(tiny(PERSONAL_HEADS))
+        jobs = [EvaluationJob("topic", "reader-0", (0,))]
+        fresh = host.evaluate(jobs, versions)
+        host.bench.model.load(
+            "head/topic", {n: t.roll(1, 0) * 9 for n, t in host.bench.model.tensors("head/topic").items()}
+        )
+        assert host.evaluate(jobs, versions) == fresh
+
+    def test_a_personal_model_is_the_devices_own(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny(PERSONAL_HEADS))
+        host.train(plan, versions)
+        own = host.states["reader-0"].kept["head/topic"]
+        always = {"weight": torch.zeros_like(own["weight"]), "bias": torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0])}
+        host.states["reader-0"] = replace(host.states["reader-0"], kept={"head/topic": always})
+        jobs = [EvaluationJob("topic", "reader-0", (0,)), EvaluationJob("topic", "reader-1", (0,))]
+        result = host.evaluate(jobs, versions)
+        third = int((host.bench.targets["topic"][host.bench.held_out("topic")] == 2).sum())
+        assert result["topic", "reader-0"]["correct"] == third
+        assert result["topic", "reader-1"] == host.evaluate(jobs[1:], versions)["topic", "reader-1"]
+
+    def test_a_region_is_evaluated_on_the_modalities_that_its_devices_collect(self, tiny: MakeConfig) -> None:
+        config = tiny(*VISION, "devices.0.count=1", 'federation.modules=[{"match": "head/vqa", "scope": "fog"}]')
+        host, _, versions = start(config)
+        assert "encoder/image" not in versions["fog-1"]
+        answers = host.evaluate([EvaluationJob("vqa", "fog-1", (0,))], versions)
+        spoil(host)
+        assert host.evaluate([EvaluationJob("vqa", "fog-1", (0,))], versions) == answers
+        bench = host.bench
+        assert evaluate(bench, "vqa", ("text",), bench.held_out("vqa")) == answers["vqa", "fog-1"]
+        both = host.evaluate([EvaluationJob("vqa", "fog-0", (0,))], versions)["vqa", "fog-0"]
+        assert evaluate(bench, "vqa", ("text", "image"), bench.held_out("vqa")) == both
+        assert both["samples"] == 8
+
+
+def test_a_restored_device_goes_on_as_it_would_have(tiny: MakeConfig) -> None:
+    config = tiny(PERSONAL_HEADS, "federation.rule.kind=scaffold", "local.optimizer=sgd")
+    host, plan, versions = start(config)
+    host.train(plan, versions)
+    remembered = dict(host.states)
+    second = replace(plan, round=2)
+    expected = host.train(second, versions).updates
+    host.states = remembered
+    again = host.train(second, versions).updates
+    assert all(same(again[node], expected[node]) for node in expected)

@@ -1,0 +1,62 @@
+"""Batches: every row once a pass, in an order that a key decides, padded where samples differ in length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fogtune.platform.config import Config
+from fogtune.platform.learning.batches import collate, shuffled
+from fogtune.platform.learning.workbench import Workbench
+
+MakeConfig = Callable[..., Config]
+Steps = list[tuple[str, list[int]]]
+
+
+def steps(parts: dict[str, list[int]], size: int, *key: str | int) -> Steps:
+    rows = {task: np.array(some, dtype=np.int64) for task, some in parts.items()}
+    return [(task, some.tolist()) for task, some in shuffled(rows, size, 0, *key)]
+
+
+@given(
+    parts=st.dictionaries(st.sampled_from(["vqa", "topic"]), st.lists(st.integers(0, 99), unique=True), min_size=1),
+    size=st.integers(1, 20),
+)
+def test_a_pass_has_every_row_once(parts: dict[str, list[int]], size: int) -> None:
+    found = steps(parts, size, 1, "device")
+    for task, rows in parts.items():
+        sizes = [len(some) for name, some in found if name == task]
+        assert sorted(row for name, some in found if name == task for row in some) == sorted(rows)
+        assert sorted(sizes, reverse=True)[:-1] == [size] * (len(sizes) - 1)  # but for the last, they are full
+
+
+def test_the_order_is_a_function_of_the_key() -> None:
+    parts = {"vqa": list(range(50)), "topic": list(range(30))}
+    orders = [steps(parts, 8, round_number, device, 0) for round_number in (1, 2) for device in ("a-0", "a-1")]
+    assert orders == [steps(parts, 8, round_number, device, 0) for round_number in (1, 2) for device in ("a-0", "a-1")]
+    assert all(ours != theirs for i, ours in enumerate(orders) for theirs in orders[:i])
+    tasks = [task for task, _ in orders[0]]
+    assert tasks != sorted(tasks)  # mixed
+    assert tasks != sorted(tasks, reverse=True)
+
+
+def test_shorter_samples_are_padded_behind(tiny: MakeConfig) -> None:
+    bench = Workbench(tiny("model.backbone.max_text_tokens=500"))
+    texts = bench.dataset.tables["news"].modalities["text"]
+    order = np.argsort([len(str(texts[row])) for row in range(len(texts))], kind="stable")
+    rows = order[[0, 40]].astype(np.int64)
+    batch = collate(bench.prefixes, "topic", "news", ("text",), rows, bench.targets["topic"])
+    values, mask = batch.inputs["text"]
+    short, long = (bench.prefixes.get("news", "text", int(row)) for row in rows)
+    assert len(short) < len(long)
+    assert values.shape == (2, len(long), 384)
+    assert torch.equal(values[0, : len(short)], short)
+    assert not values[0, len(short) :].any()
+    assert torch.equal(values[1], long)
+    assert mask.sum(1).tolist() == [len(short), len(long)]
+    assert mask[0, : len(short)].all()
+    assert batch.targets.tolist() == bench.targets["topic"][torch.from_numpy(rows)].tolist()

@@ -1,0 +1,37 @@
+"""The workbench: who has which rows, the same in every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fogtune.platform.config import Config
+from fogtune.platform.learning.workbench import Dataset, Workbench
+from fogtune.platform.topology_build import build_tree
+
+MakeConfig = Callable[..., Config]
+
+
+def test_no_row_is_in_two_places(tiny: MakeConfig) -> None:
+    bench = Workbench(tiny())
+    for task, source in (("exercise", "watch"), ("topic", "news")):
+        parts = [bench.parts(d)[task] for d in bench.tree.devices if task in bench.ownership.tasks_of(d)]
+        assert len(parts) == 3
+        rows = [*bench.held_out(task), *(row for part in parts for row in (*part.train, *part.test))]
+        assert len(rows) == len(set(rows))
+        assert all(part.source == source for part in parts)
+        assert len(bench.targets[task]) == len(bench.dataset.tables[source])
+    assert bench.parts("watch-0").keys() == {"exercise"}
+    assert bench.parts("coach-0").keys() == {"exercise", "topic"}
+    assert bench.parts("coach-0")["exercise"].modalities == ("imu",)
+
+
+def test_the_division_is_a_function_of_the_configuration(tiny: MakeConfig) -> None:
+    config = tiny()
+    ours, again = (Dataset.load(config, build_tree(config)) for _ in range(2))
+    other = Dataset.load(tiny("seed=1"), build_tree(config))
+    same = [np.array_equal(ours.splits["news"].devices[d].train, x.splits["news"].devices[d].train)
+            for x in (again, other) for d in ("reader-0", "coach-0")]  # fmt: skip
+    assert same == [True, True, False, False]
+    assert ours.labels["topic"] == ("business", "entertainment", "politics", "sports", "tech")
