@@ -6,13 +6,12 @@ most `ROWS_HELD` rows are held in memory; the rest of the open round waits in it
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic import commit, replacing, temporary_beside
-from .record import LINKS, LedgerRow
+from .record import LedgerRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,33 +28,17 @@ class Ledger:
         self._open: int | None = None
         self._held: list[LedgerRow] = []
         self._writer: Any = None
-        self._counted = 0
-        self._links: Counter[str] = Counter()
-        self._modules: Counter[str] = Counter()
 
     def book(self, rows: Iterable[LedgerRow]) -> None:
         """Adds rows, all of the open round; the first row after a seal opens its round. ValueError for any other."""
         for row in rows:
             if self._open is None:
-                self._open = self._counted = row.round
-                self._links, self._modules = Counter(), Counter()
+                self._open = row.round
             elif row.round != self._open:
                 raise ValueError(f"a row of round {row.round} while round {self._open} is open; seal it first")
-            if row.kind != "compute":
-                self._links[row.kind] += row.bytes
-                self._modules[row.module] += row.bytes
             self._held.append(row)
             if len(self._held) >= ROWS_HELD:
                 self._spill()
-
-    def totals(self, round_number: int) -> dict[str, int]:
-        """Link kind -> bytes of a round; all kinds are there. ValueError for a round before the newest."""
-        links = self._links if self._is_counted(round_number) else Counter[str]()
-        return {kind: links[kind] for kind in LINKS}
-
-    def modules_moved(self, round_number: int) -> dict[str, int]:
-        """Module -> bytes of a round over all links, by name. ValueError for a round before the newest."""
-        return dict(sorted(self._modules.items())) if self._is_counted(round_number) else {}
 
     def seal(self) -> None:
         """Writes the part of the open round, whole or not at all; a round without rows has none."""
@@ -72,7 +55,6 @@ class Ledger:
             self._writer.close()
         self._held.clear()
         self._writer, self._open = None, None
-        self._counted, self._links, self._modules = round_number + 1, Counter(), Counter()
         for path in self._parts.glob("*"):
             if path.suffix == ".tmp" or _round_of(path) > round_number:
                 path.unlink()
@@ -91,11 +73,6 @@ class Ledger:
                 part.unlink()
             if self._parts.exists():
                 self._parts.rmdir()
-
-    def _is_counted(self, round_number: int) -> bool:
-        if round_number < self._counted:
-            raise ValueError(f"round {round_number} is no longer counted, only round {self._counted} is")
-        return round_number == self._counted
 
     def _part(self, round_number: int) -> Path:
         return self._parts / f"round-{round_number:06d}.parquet"

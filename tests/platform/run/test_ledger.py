@@ -1,4 +1,4 @@
-"""The ledger: totals, parts, resuming."""
+"""The ledger: parts, resuming, merging."""
 
 from __future__ import annotations
 
@@ -18,21 +18,6 @@ def row(round_number: int, kind: Any = "uplink", module: str = "head/vqa", count
 def rounds_of(path: Path) -> list[int]:
     found: list[int] = pq.read_table(path)["round"].to_pylist()
     return found
-
-
-def test_totals_count_what_links_carried_and_not_what_was_computed(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
-    book.book([row(1), row(1, "backhaul", "adapter/fusion", 5), row(1, "compute", count=99), row(1, count=2)])
-    assert book.totals(1) == {"uplink": 12, "downlink": 0, "backhaul": 5, "d2d": 0}
-    assert book.modules_moved(1) == {"adapter/fusion": 5, "head/vqa": 12}
-    book.seal()
-    assert book.totals(1)["uplink"] == 12
-    # A round in which nothing was sent is not the round before.
-    assert book.totals(2)["uplink"] == 0
-    assert book.modules_moved(2) == {}
-    book.book([row(3)])
-    with pytest.raises(ValueError, match="round 1 is no longer counted"):
-        book.totals(1)
 
 
 def test_a_part_appears_when_its_round_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
