@@ -15,12 +15,13 @@ class ActorDied(RunFailed):
     """The actor that was asked is dead, or out of reach."""
 
 
-def get(refs: Any, round_number: int) -> Any:
+def get(refs: Any, round_number: int, asked: str | None = None) -> Any:
     """`ray.get` for one reference or a list of them.
 
     Args:
         refs: what to wait for.
         round_number: the round under way, for errors; 0 before the first.
+        asked: name of the actor, where it is a single one; else errors have the name that Ray gives.
 
     Raises:
         FogTuneError: the one that the actor raised.
@@ -36,15 +37,16 @@ def get(refs: Any, round_number: int) -> Any:
             raise RunFailed(round_number, _in_one_line(error.cause)) from error
         raise
     except RayActorError as error:
-        raise ActorDied(round_number, _in_one_line(error)) from error
+        raise ActorDied(round_number, _in_one_line(error, asked)) from error
     except RayError as error:
         raise RunFailed(round_number, _in_one_line(error)) from error
 
 
-def _in_one_line(error: RayError) -> str:
+def _in_one_line(error: RayError, actor: str | None = None) -> str:
     """Ray lists the properties of a dead actor, a line each, before it says why, and guesses after it."""
     text = str(error)
-    name = re.search(r"^\s*name: (\S+)$", text, re.MULTILINE)
+    if found := re.search(r"^\s*name: (\S+)$", text, re.MULTILINE):
+        actor = found[1]
     cause = text.rpartition("The actor is dead because ")[2].partition("Some common causes")[0]
     line = " ".join(cause.split())[:300]
-    return f"{name[1]} died: {line}" if name else line
+    return f"{actor} died: {line}" if actor else line

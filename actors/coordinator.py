@@ -49,7 +49,6 @@ class CoordinatorActor:
         self._config = config
         self._namespace = namespace
         self._number = 0
-        self._share = 1.0
         self._hosts: dict[str, Any] = {}
         self._nodes: dict[str, Any] = {}
         self._devices: dict[str, tuple[str, ...]] = {}
@@ -80,8 +79,8 @@ class CoordinatorActor:
         hosts = processors if per_actor == "auto" else -(-len(tree.devices) // per_actor)
         packed = pack(tree, hosts)
         self._devices = {host.name: host.devices for host in packed}
-        self._share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
-        self._hosts = {host.name: self._host(host.name) for host in packed}
+        share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
+        self._hosts = {host.name: self._host(host.name, share) for host in packed}
         self._get([host.load.remote() for host in self._hosts.values()])
         self._setup = self._get(next(iter(self._hosts.values())).setup.remote())
         self._coordinator = Coordinator(config, self._setup)
@@ -146,9 +145,9 @@ class CoordinatorActor:
             + [host.restore.remote(self._remembered[name]) for name, host in self._hosts.items()]
         )
 
-    def _host(self, name: str) -> Any:
+    def _host(self, name: str, num_cpus: float) -> Any:
         """Start a host's process."""
-        options = Host.options(name=name, namespace=self._namespace, num_cpus=self._share)
+        options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus)
         return options.remote(name, self._config, self._devices[name])
 
     def _revive(self, dead: Sequence[str]) -> None:
@@ -158,7 +157,8 @@ class CoordinatorActor:
             with suppress(ValueError):  # until Ray has forgotten the name
                 while ray.get_actor(name, self._namespace):
                     time.sleep(0.05)
-            self._hosts[name] = self._host(name)
+            # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
+            self._hosts[name] = self._host(name, 0)
         self._get([self._hosts[name].load.remote() for name in dead])
         known = [name for name in dead if name in self._remembered]
         self._get([self._hosts[name].restore.remote(self._remembered[name]) for name in known])
@@ -186,7 +186,7 @@ class CoordinatorActor:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             name, parents, updates = waiting.pop(done)
             try:
-                reports += self._get(done)
+                reports += get(done, self._number, name)
             except ActorDied as error:
                 dead.append(name)
                 reports += [DeviceReport(d, f"its host {error.reason}") for d in self._devices[name] if d in ordered]

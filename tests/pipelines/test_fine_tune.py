@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import fogtune
 from fogtune.pipelines.cli import app
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError
+from fogtune.platform.learning.workbench import Dataset
 from fogtune.platform.run import RoundRecord, RunDirectory
 from fogtune.platform.run.checkpoint import read_newest_checkpoint
+from fogtune.platform.topology_build import build_tree
 
 MakeConfig = Callable[..., Config]
 PERSONAL = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
@@ -98,27 +101,25 @@ class TestRun:
 
 class TestResume:
     @pytest.mark.parametrize(
-        "changes",
+        ("last", "changes"),
         [
-            ("federation.rule.kind=fedadam", "federation.cadence.fog=2", "federation.participation=0.6"),
-            (PERSONAL, "federation.cadence.device=2", "federation.cadence.fog=2"),
-            ("federation.rule.kind=scaffold", "local.optimizer=sgd", "federation.participation=0.6"),
+            (1, ("federation.rule.kind=fedadam", "federation.cadence.fog=2", "federation.participation=0.6")),
+            (3, (PERSONAL, "federation.cadence.device=2", "federation.cadence.fog=2")),
+            (2, ("federation.rule.kind=scaffold", "local.optimizer=sgd", "federation.participation=0.6", PERSONAL)),
         ],
         ids=["fedadam", "personal", "scaffold"],
     )
-    @pytest.mark.parametrize("last", [1, 3])
     def test_the_bits_are_those_of_a_run_that_was_never_stopped(
-        self, make: MakeConfig, uninterrupted: dict[str, Any], changes: tuple[str, ...], last: int
+        self, make: MakeConfig, last: int, changes: tuple[str, ...]
     ) -> None:
         config = make(*changes, "evaluation.every=2")
-        if str(changes) not in uninterrupted:
-            uninterrupted[str(changes)] = left(fogtune.run(config).directory)
+        whole = fogtune.run(config)
         stopped = fogtune.run(config, on_event=stop_after(last))
         assert stopped.status == "stopped"
         assert stopped.directory.info.summary.rounds == last
         resumed = fogtune.resume(stopped.directory.path)
         assert resumed.status == "completed"
-        assert left(resumed.directory) == uninterrupted[str(changes)]
+        assert left(resumed.directory) == left(whole.directory)
 
     def test_a_stopped_run_is_consistent(self, make: MakeConfig) -> None:
         stopped = fogtune.run(make(), on_event=stop_after(2)).directory
@@ -156,12 +157,6 @@ class TestResume:
         with pytest.raises(InputError, match="all 1 rounds are done"):
             fogtune.resume(done.directory.path)
         assert done.status == "completed"
-
-
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[str, Any]:
-    """What whole runs have left, by their changes: the runs that are stopped in several places share them."""
-    return {}
 
 
 class TestFailure:
@@ -215,8 +210,6 @@ class TestBadInput:
 
     def test_what_comes_to_light_late_leaves_what_was_done(self, make: MakeConfig, tmp_path: Path) -> None:
         """A damaged picture is found when it is first looked at: here in the evaluation after round 2."""
-        from PIL import Image
-
         folder = tmp_path / "pictures"
         folder.mkdir()
         generator = np.random.default_rng(0)
@@ -241,9 +234,6 @@ class TestBadInput:
             'tasks={"kind": {"source": "pictures", "inputs": ["image"], "label": "kind"}}',
             'model.encoders={"image": {"kind": "image", "size_px": 32}}',
         )
-        from fogtune.platform.learning.workbench import Dataset
-        from fogtune.platform.topology_build import build_tree
-
         row = int(Dataset.load(config, build_tree(config)).splits["pictures"].held_out[0])
         intact = (folder / f"{row}.png").read_bytes()
         (folder / f"{row}.png").write_bytes(intact[:60])

@@ -1,4 +1,4 @@
-"""The main program on a real Ray and real data: it learns, it survives what may be lost, it refuses what cannot work."""
+"""The main program on a real Ray and real data: it learns, survives what may be lost, refuses what cannot work."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import ray
 import fogtune
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError
-from fogtune.platform.federation import host as device_host
-from fogtune.platform.learning.local import Trained
+from fogtune.platform.learning.local import Trained, train
 from fogtune.platform.run import RoundRecord, RunDirectory
 
 MakeConfig = Callable[..., Config]
@@ -34,7 +33,7 @@ def runs(tmp_path: Path) -> Path:
 
 def process_of(run_id: str, actor: str) -> int:
     """Process id of an actor of a run."""
-    handle = ray.get_actor(actor, namespace=run_id)
+    handle: Any = ray.get_actor(actor, namespace=run_id)
     pid: int = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
@@ -129,14 +128,12 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
     assert done.directory.info.summary.updates_lost == 2
     assert "round 2 goes on without watch-0, reader-0: its host devices/0/0 died" in caplog.text
 
-    train = device_host.train
-
     def lose(bench: Any, device: str, round_number: int, *others: Any) -> Trained:
         if round_number == 2 and device in ("watch-0", "reader-0"):
             raise OSError("lost")
         return train(bench, device, round_number, *others)
 
-    monkeypatch.setattr(device_host, "train", lose)
+    monkeypatch.setattr("fogtune.platform.federation.host.train", lose)
     expected = fogtune.run(tiny(*changes, f"output.directory={runs.parent / 'local'}"))
     assert versions(done.directory) == versions(expected.directory)
     assert records(done.directory) == records(expected.directory)

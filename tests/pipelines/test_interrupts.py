@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from fogtune.pipelines.interrupts import uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def python_listens() -> Iterator[None]:
+    """As in a terminal; a process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_it_takes_effect_at_the_end_of_the_block() -> None:

@@ -1,0 +1,86 @@
+"""Ctrl-C on the real command with a Ray of its own: stopped, nothing left running, resumed to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+import fogtune
+from fogtune.platform.config import Config
+from fogtune.platform.config.load import dump_config
+
+CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5")
+COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
+
+
+def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command in a process group of its own, as a shell starts it, with an ear for Ctrl-C."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background
+    )
+
+
+def alive(processes: list[psutil.Process]) -> list[str]:
+    """Those that still run; what nobody has reaped yet does not."""
+    found = []
+    for process in processes:
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def hashes(run: Path) -> dict[str, Any]:
+    manifest = json.loads((run / "modules/v10/manifest.json").read_text())
+    return {entry["file"]: entry["sha256"] for entry in manifest["modules"]}
+
+
+def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
+    running = start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray")
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("round 1/10"):
+            break
+    started = psutil.Process(running.pid).children(recursive=True)
+    assert any("ray::HostActor" in command for command in alive(started))
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all that the command has started
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130, err
+    assert err == "stopped by the user\n"
+    (path,) = (tmp_path / "runs").iterdir()
+    assert f"go on with: fogtune resume runs/{path.name}" in out
+    deadline = time.monotonic() + 60
+    while left := alive(started):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    info = json.loads((path / "run.json").read_text())
+    assert (info["status"], info["error"]) == ("stopped", None)
+    rounds = len((path / "rounds.jsonl").read_text().splitlines())
+    assert 1 <= rounds < 10
+    assert f"round-{rounds:06d}" in os.listdir(path / "checkpoints")
+
+    resumed = start(tmp_path, "resume", f"runs/{path.name}")
+    out, err = resumed.communicate(timeout=300)
+    assert (resumed.returncode, err) == (0, "")
+    assert f"from round {rounds + 1}" in out
+    assert json.loads((path / "run.json").read_text())["status"] == "completed"
+    whole = fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path / 'whole'}"))
+    assert hashes(path) == hashes(whole.directory.path)
