@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py --seeds 0 1 2 --out docs/results.md
 
-A run that is already in `--runs` (same preset, same seed, completed) is read, not repeated, so an interrupted table
-goes on where it was. Every run takes a few minutes on two cores.
+A run that is already in `--runs` (same configuration, completed) is read, not repeated, so an interrupted table goes
+on where it was. Every run takes a few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import fogtune
+from fogtune.platform.config.load import load_config
 from fogtune.platform.run.directory import RunDirectory, RunInfo, list_runs
 from fogtune.platform.run.record import headline
 
@@ -39,11 +40,10 @@ def main() -> None:
 
 def completed(preset: str, seed: int, runs: Path) -> RunInfo:
     """The run of a preset and a seed: found, or made now."""
-    for found in list_runs(runs):
-        info = found.info
-        if (info.name, info.seed, info.status) == (preset, seed, "completed"):
-            return info
     config = fogtune.preset(preset, f"seed={seed}", f"output.directory={runs}")
+    for found in list_runs(runs):
+        if found.info.status == "completed" and load_config(found.path / "config.yaml") == config:
+            return found.info
     run: RunDirectory = fogtune.run(
         config, on_stage=lambda text: print(f"{preset} {seed}: {text}", flush=True)
     ).directory

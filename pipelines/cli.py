@@ -183,6 +183,22 @@ def compare(
 
 
 @app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help="hf-fm: arXiv 2509.03695.")],
+    costs_only: Annotated[bool, typer.Option("--costs-only", help="Latency and energy alone; trains nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Put a paper's published figures beside FogTune's."""
+    if paper != "hf-fm":
+        raise InputError("PAPER", f"{paper!r} is no paper that can be reproduced; allowed: hf-fm")
+    if not costs_only:
+        raise InputError("reproduce hf-fm", "the measured rows are not there yet; allowed: --costs-only")
+    from .reproduce import costs_json, costs_table
+
+    _print_json(costs_json()) if json else _print(costs_table())
+
+
+@app.command()
 def doctor() -> None:
     """Check whether this machine can run FogTune, and say what to do if not."""
     from .doctor import checks

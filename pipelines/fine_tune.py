@@ -23,7 +23,7 @@ from fogtune.platform.run.published import publish
 from fogtune.platform.run.record import NodeEntry, RoundRecord, Status
 from fogtune.platform.topology_build import build_tree
 
-from .interrupts import uninterrupted
+from .interrupts import terminated_as_interrupted, uninterrupted
 from .report import write_report
 
 log = logging.getLogger(__name__)
@@ -128,8 +128,9 @@ def _work(
         if snapshot is not None:
             runner.restore(snapshot)
         on_stage(f"round {first} of {config.rounds}")
-        for number in range(first, config.rounds + 1):
-            on_event(_round(config, directory, ledger, runner, number))
+        with terminated_as_interrupted():  # not earlier: Ray sets a handler of its own when it starts
+            for number in range(first, config.rounds + 1):
+                on_event(_round(config, directory, ledger, runner, number))
         status = "completed"
     except KeyboardInterrupt:
         log.warning("stopped by the user")
@@ -146,7 +147,7 @@ def _work(
             if runner is not None:
                 runner.close()
         finally:
-            with uninterrupted():
+            with terminated_as_interrupted(), uninterrupted():
                 _end(directory, ledger, status, error)
     return Run(directory)
 

@@ -18,6 +18,7 @@ from fogtune.platform.config import (
     EmbeddedSource,
     Evaluation,
     Experts,
+    FedAvgM,
     Federation,
     HeldOut,
     IidPartition,
@@ -45,7 +46,7 @@ def default() -> Config:
     """34 devices, 4 fog nodes and a cloud; visual questions, shoulder exercises and news on embedded data."""
     return Config(
         name="default",
-        rounds=8,
+        rounds=16,
         topology=CountedTopology(tiers=(Tier(name="fog", count=4),)),
         devices=(
             DeviceGroup(name="camera", count=18, modalities=("text", "image"), tasks=("vqa",)),
@@ -55,12 +56,12 @@ def default() -> Config:
             DeviceGroup(name="coach", count=2, modalities=("imu", "text"), tasks=("exercise", "side", "topic")),
         ),
         sources={
-            # Concentrations are of Dirichlet(alpha * p) with the pool's proportions p: 4 is 0.3 an answer, 1.5 is 0.3
-            # a topic in the convention that gives every class the same concentration.
+            # Concentrations are of Dirichlet(alpha * p) with the pool's proportions p: 13 is 1 an answer, 1.5 is 0.3 a
+            # topic in the convention that gives every class the same concentration.
             "easy-vqa": EmbeddedSource(
                 asset="easy-vqa",
-                held_out=HeldOut(split="test", limit=1500),
-                partition=DirichletPartition(kind="dirichlet", label="answer", alpha=4.0),
+                held_out=HeldOut(split="test", limit=1000),
+                partition=DirichletPartition(kind="dirichlet", label="answer", alpha=13.0),
                 samples_per_device=250,
             ),
             "watch": EmbeddedSource(
@@ -77,13 +78,16 @@ def default() -> Config:
         },
         tasks={"vqa": _VQA, "exercise": _EXERCISE, "side": _SIDE, "topic": _TOPIC},
         model=Model(
-            backbone=Backbone(max_text_tokens=48),
+            backbone=Backbone(max_text_tokens=48, fusion_blocks=1),
             encoders={"image": ImageEncoder(), "imu": _IMU},
             adapter=Adapter(targets=_TARGETS),
             experts=Experts(),
         ),
-        local=Local(learning_rate=3e-3, schedule="cosine", warmup_rounds=1),
-        evaluation=Evaluation(every=2),
+        local=Local(
+            epochs=0.6, batch_size=8, learning_rate=2.5e-3, schedule="cosine", warmup_rounds=1, logit_adjustment=1.0
+        ),
+        federation=Federation(rule=FedAvgM(kind="fedavgm", momentum=0.6)),
+        evaluation=Evaluation(every=4),
     )
 
 
@@ -94,24 +98,24 @@ def star() -> Config:
 
 def hierarchical_e2() -> Config:
     """Baseline: the default with fog nodes that send to the cloud every 2 rounds (E_agg = 2)."""
-    return _variant("hierarchical-e2", federation=Federation(cadence={"fog": 2}))
+    return _variant("hierarchical-e2", federation=_federation(cadence={"fog": 2}))
 
 
 def hierarchical_e8() -> Config:
     """Baseline: the default with fog nodes that send to the cloud every 8 rounds (E_agg = 8)."""
-    return _variant("hierarchical-e8", federation=Federation(cadence={"fog": 8}))
+    return _variant("hierarchical-e8", federation=_federation(cadence={"fog": 8}))
 
 
 def edge_only() -> Config:
     """Baseline: the default with nothing averaged above the fog nodes; held-out metrics are means over regions."""
-    return _variant("edge-only", federation=Federation(modules=(ModulePolicy(match="*", scope="fog"),)))
+    return _variant("edge-only", federation=_federation(modules=(ModulePolicy(match="*", scope="fog"),)))
 
 
 def local_only() -> Config:
     """Baseline: every default device learns alone; held-out metrics are means over devices, once at the end."""
     return _variant(
         "local-only",
-        federation=Federation(modules=(ModulePolicy(match="*", scope="device"),)),
+        federation=_federation(modules=(ModulePolicy(match="*", scope="device"),)),
         evaluation=Evaluation(every=default().rounds),
     )
 
@@ -138,7 +142,9 @@ def centralized() -> Config:
             )
             for name, source in config.sources.items()
         },
-        local=Local(epochs=config.rounds, learning_rate=1e-3, schedule="cosine", warmup_rounds=0.05),
+        local=config.local.model_copy(
+            update={"epochs": config.rounds * config.local.epochs, "learning_rate": 1e-3, "warmup_rounds": 0.05}
+        ),
     )
 
 
@@ -178,6 +184,11 @@ def smoke() -> Config:
 def _variant(name: str, **changes: object) -> Config:
     """The default with some sections replaced."""
     return default().model_copy(update={"name": name, **changes})
+
+
+def _federation(**changes: object) -> Federation:
+    """The default's federation with some fields replaced."""
+    return default().federation.model_copy(update=changes)
 
 
 PRESETS: dict[str, Callable[[], Config]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .config import Config
 
-KINDS = ("encoder", "prompt", "adapter", "expert", "router", "head")
+KINDS = ("encoder", "statistics", "prompt", "adapter", "expert", "router", "head")
 
 ADAPTER = "adapter/fusion"
 ROUTER = "router/fusion"
@@ -13,17 +13,28 @@ ROUTER = "router/fusion"
 def module_names(config: Config) -> tuple[str, ...]:
     """All modules that a configuration defines, in the order that everything which lists modules keeps.
 
-    Encoders, prompts, the adapter, the router, the experts by number, the heads; encoders and tasks in the
-    configuration's order.
+    Encoders, statistics, prompts, the adapter, the router, the experts by number, the heads; modalities and tasks in
+    the configuration's order.
     """
     model = config.model
     return (
         *(f"encoder/{modality}" for modality in model.encoders),
+        *(statistics_of(modality) for modality in model.encoders),
         *(f"prompt/{task}" for task in config.tasks if model.prompts is not None),
         *([ADAPTER] if model.adapter is not None else []),
         *([ROUTER, *(f"expert/{i}" for i in range(model.experts.count))] if model.experts is not None else []),
         *(f"head/{task}" for task in config.tasks),
     )
+
+
+def statistics_of(modality: str) -> str:
+    """The module that holds a modality's statistics; what it holds is measured, not trained."""
+    return f"statistics/{modality}"
+
+
+def is_statistics(module: str) -> bool:
+    """Whether a module is measured, not trained: server rules that step towards a mean take it as it is instead."""
+    return module.startswith("statistics/")
 
 
 def kind_and_name(module: str) -> tuple[str, str]:

@@ -103,10 +103,10 @@ def group_inputs(config: Config, group: DeviceGroup) -> dict[str, tuple[str, ...
 
 
 def group_modules(config: Config, group: DeviceGroup) -> tuple[str, ...]:
-    """The modules that a group's devices train: encoders of the inputs that they feed, prompts and heads of their
-    tasks, and what all tasks share."""
+    """The modules that a group's devices train: statistics and encoders of the inputs that they feed, prompts and heads
+    of their tasks, and what all tasks share."""
     fed = {modality for inputs in group_inputs(config, group).values() for modality in inputs}
-    names_of = {"encoder": fed, "prompt": set(group.tasks), "head": set(group.tasks)}
+    names_of = {"statistics": fed, "encoder": fed, "prompt": set(group.tasks), "head": set(group.tasks)}
 
     def trains(module: str) -> bool:
         kind, name = kind_and_name(module)

@@ -112,6 +112,19 @@ def tiny() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
+def images() -> tuple[str, ...]:
+    """Overrides that make `tiny` two devices that answer questions: camera-0 sees images, reader-0 has texts alone."""
+    return (
+        'devices=[{"name": "camera", "count": 1, "modalities": ["text", "image"], "tasks": ["vqa"]}, '
+        '{"name": "reader", "count": 1, "modalities": ["text"], "tasks": ["vqa"]}]',
+        'sources={"easy-vqa": {"kind": "embedded", "asset": "easy-vqa", "held_out": {"split": "test", "limit": 8}, '
+        '"partition": {"kind": "iid"}, "samples_per_device": 10}}',
+        'tasks={"vqa": {"source": "easy-vqa", "inputs": ["text", "image"], "label": "answer"}}',
+        'model.encoders={"image": {"kind": "image", "size_px": 64}}',
+    )
+
+
+@pytest.fixture(scope="session")
 def shared_ray() -> Iterator[None]:
     """Ray on this machine, started when a test first asks for it; a run uses the Ray that its process has."""
     import ray

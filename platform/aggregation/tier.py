@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fogtune.platform.config import Config, TrimmedMean
+from fogtune.platform.config import Config, FedAvg, Rule, TrimmedMean
+from fogtune.platform.modules import is_statistics
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
@@ -61,10 +62,9 @@ class TierLogic:
         """
         tier = self.tree[self.node].tier
         kept = [m for m in self.ownership.subtree_modules(self.node) if self.ownership.reaches(m, tier)]
-        rule = self.config.federation.rule
         return TierState(
             versions={module: tensors[module] for module in kept},
-            rules={m: initial_state(rule, tensors[m]) for m in kept if self.ownership.scope(m) == tier},
+            rules={m: initial_state(self._rule(m), tensors[m]) for m in kept if self.ownership.scope(m) == tier},
         )
 
     def step(self, state: TierState, round_number: int, update: Update) -> Step:
@@ -85,7 +85,7 @@ class TierLogic:
                 continue
             if total is None:
                 continue
-            rule = self.config.federation.rule
+            rule = self._rule(module)
             if self.ownership.scope(module) != tier:
                 rule = average_rule(rule)
                 pending[module] = total
@@ -103,6 +103,10 @@ class TierLogic:
         """Take over the parent's new versions of the modules that this subtree owns."""
         mine = {module: tensors for module, tensors in versions.items() if module in state.versions}
         return TierState({**state.versions, **mine}, state.pending, state.rules)
+
+    def _rule(self, module: str) -> Rule:
+        """The server rule; what is measured, not trained, is taken as it is."""
+        return FedAvg() if is_statistics(module) else self.config.federation.rule
 
     def _reduced(self, held: HeldUpdates) -> ModuleSum:
         """The robust statistic, as a sum of all its contributors' weight."""

@@ -136,7 +136,7 @@ class Task(Section):
     source: Name
     """Source whose samples it is learned from."""
     inputs: tuple[Name, ...] = Field(min_length=1)
-    """Modalities that it reads; a device may lack some of them."""
+    """Modalities that it reads, first the one that asks, if any does; a device may lack some of them."""
     label: Name
     """Label column of the source."""
     head: Literal["classification", "multilabel", "regression"] = "classification"

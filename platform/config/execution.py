@@ -21,7 +21,7 @@ class Evaluation(Section):
 
 
 class Execution(Section):
-    """How the work is spread over processes; none of it changes a single bit of the result."""
+    """How the work is spread over processes; but for `matmul`, none of it changes a single bit of the result."""
 
     runner: Literal["ray", "local"] = "ray"
     """`ray`: actors; `local`: this process, one device after the other."""
@@ -32,7 +32,8 @@ class Execution(Section):
     prefix_cache_bytes: int = Field(default=2**31, ge=0)
     """Memory a host may keep frozen prefixes in; what does not fit is computed again each time."""
     matmul: Literal["auto", "default", "onednn"] = "auto"
-    """Library of fp32 products with frozen weights; `auto` is oneDNN on AMD processors (2.2 times as fast there)."""
+    """Library of fp32 products with frozen weights; `auto` is oneDNN on AMD processors (2.2 times as fast there). They
+    round differently: for the same bits on machines of different kinds, name one."""
 
 
 class Output(Section):

@@ -12,8 +12,8 @@ from .base import Name, Section
 class Local(Section):
     """What a device does in a round."""
 
-    epochs: int = Field(default=1, ge=1)
-    """Passes over its training part."""
+    epochs: float = Field(default=1.0, gt=0, le=10_000)
+    """Passes over its training part; with 0.5 a round takes one half of it and the next round the other."""
     batch_size: int = Field(default=16, ge=1)
     """Samples a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -26,6 +26,11 @@ class Local(Section):
     """Rounds over which the step size rises linearly from zero."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of AdamW; L2 penalty of SGD."""
+    logit_adjustment: float = Field(default=0.0, ge=0)
+    """Weight of the log frequencies of the device's own labels, which are added to its logits in the loss: against
+    label skew, as a device then does not learn what its labels are like (Menon et al., arXiv 2007.07314, eq. 10; among
+    devices: Zhang et al., FedLC, arXiv 2209.00189). 0 for none; 1 makes the mean model calibrated to even labels. Log
+    odds for multi-label tasks; regression is left as it is."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm; null for never."""
 

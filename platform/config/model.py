@@ -97,5 +97,9 @@ class Model(Section):
     """Adapters on the fusion blocks; null for none."""
     prompts: Prompts | None = Prompts()
     """Prompt tokens a task; null for none."""
+    interaction_rank: int = Field(default=64, ge=0, le=4096)
+    """Heads of tasks with several inputs see each modality pooled for itself, and products of this rank between them
+    (low-rank bilinear pooling, Kim et al., arXiv 1610.04325), read again by the task's first input, which asks; 0 pools
+    all tokens together."""
     experts: Experts | None = None
     """Mixture of experts; null for none."""

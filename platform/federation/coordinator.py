@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
+from fogtune.platform.modules import statistics_of
 from fogtune.platform.ownership import Ownership, own
 from fogtune.platform.rng import numpy_generator
 from fogtune.platform.topology import DEVICE, Tree
@@ -194,7 +195,8 @@ class Coordinator:
 
     def _path(self, task: str) -> tuple[str, ...]:
         """Modules that a forward pass of the task may touch."""
-        named = {f"prompt/{task}", f"head/{task}", *(f"encoder/{m}" for m in self.config.tasks[task].inputs)}
+        inputs = self.config.tasks[task].inputs
+        named = {f"prompt/{task}", f"head/{task}", *(f"encoder/{m}" for m in inputs), *map(statistics_of, inputs)}
         shared = ("adapter/", "router/", "expert/")
         return tuple(m for m in self.setup.initial if m in named or m.startswith(shared))
 

@@ -27,6 +27,7 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
 from fogtune.platform.learning.local import train
 from fogtune.platform.learning.workbench import Workbench
+from fogtune.platform.modules import is_statistics
 
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup
 
@@ -51,15 +52,16 @@ class DeviceHost:
     def __init__(self, config: Config, devices: Sequence[str]) -> None:
         self.bench = Workbench(config)
         self.states = {device: DeviceState() for device in devices}
-        self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.parameters_of}
+        self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.tensors_of}
 
     def setup(self) -> Setup:
         """What the coordinator needs to know before round 1."""
         bench = self.bench
         initial = {module: dict(tensors) for module, tensors in self._initial.items()}
         if isinstance(bench.config.federation.rule, Scaffold):
-            for tensors in initial.values():
-                tensors |= {control_name(name): torch.zeros_like(tensor) for name, tensor in tensors.items()}
+            for module, tensors in initial.items():
+                if not is_statistics(module):
+                    tensors |= {control_name(name): torch.zeros_like(tensor) for name, tensor in tensors.items()}
         return Setup(
             initial=initial,
             held_out={task: len(bench.held_out(task)) for task in bench.config.tasks},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,20 +23,33 @@ def collate(
     return Batch(task, inputs, targets[torch.from_numpy(rows)])
 
 
-def shuffled(
-    parts: dict[str, NDArray[np.int64]], batch_size: int, seed: int, *key: str | int
+def rows_of_round(
+    rows: NDArray[np.int64], epochs: float, round_number: int, seed: int, *key: str | int
+) -> NDArray[np.int64]:
+    """The rows of a round, 1-based: its window on an endless row of passes, each in a random order of its own.
+
+    Rounds lie end to end, so with half an epoch a round every row comes once in two rounds. A function of the arguments
+    alone.
+    """
+    n = len(rows)
+    if n == 0:
+        return rows
+    first, last = round((round_number - 1) * epochs * n), round(round_number * epochs * n)
+    passes = range(first // n, -(-last // n))
+    stream = [numpy_generator(seed, "pass", *key, number).permutation(rows) for number in passes]
+    return np.concatenate([rows[:0], *stream])[first - passes.start * n :][: last - first]
+
+
+def mixed_batches(
+    parts: Mapping[str, NDArray[np.int64]], batch_size: int, seed: int, *key: str | int
 ) -> list[tuple[str, NDArray[np.int64]]]:
-    """One pass: the rows of each task in random order, cut into batches, the tasks' batches mixed.
+    """The rows of each task cut into batches, the tasks' batches mixed.
 
     Returns:
         (task, rows) a step; the last batch of a task may be smaller. A function of the arguments alone.
     """
-    generator = numpy_generator(seed, "batches", *key)
-    steps = []
-    for task, rows in parts.items():
-        order = generator.permutation(rows)
-        steps += [(task, order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
-    return [steps[i] for i in generator.permutation(len(steps))]
+    steps = [(task, rows[i : i + batch_size]) for task, rows in parts.items() for i in range(0, len(rows), batch_size)]
+    return [steps[i] for i in numpy_generator(seed, "batches", *key).permutation(len(steps))]
 
 
 def _pad(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:

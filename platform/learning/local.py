@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from fogtune.platform.aggregation.rules import control_name
 from fogtune.platform.aggregation.sums import Tensors
-from fogtune.platform.config import Config, FedProx, Local, Scaffold
+from fogtune.platform.config import Config, Local
+from fogtune.platform.model.statistics import known
+from fogtune.platform.modules import statistics_of
 
-from .batches import collate, shuffled
+from .batches import collate, mixed_batches, rows_of_round
+from .correction import Correction
 from .workbench import Part, Workbench
 
 
@@ -22,9 +25,9 @@ class Trained:
     """What a device has learned in a round."""
 
     modules: dict[str, Tensors]
-    """Module -> trained tensors; under SCAFFOLD with the change of the control variates beside."""
+    """Module -> trained (or measured) tensors; under SCAFFOLD with the change of the control variates beside."""
     samples: dict[str, int]
-    """Module -> samples that passed through it, over all epochs: its weight in the mean. Only modules with any."""
+    """Module -> samples that passed through it, or were measured: its weight in the mean. Only modules with any."""
     losses: dict[str, tuple[float, int]]
     """Task -> (sum of the batch losses weighted by samples, samples)."""
     controls: dict[str, Tensors]
@@ -39,9 +42,10 @@ def train(
     held_experts: Sequence[int],
     controls: Mapping[str, Tensors],
 ) -> Trained:
-    """Train a device's modules on its data from `start`.
+    """Train a device's modules on its data of the round from `start`; its statistics are those of all its data.
 
-    The result depends on the arguments alone; the bench's model is left holding the trained modules.
+    It standardises by the statistics that it started from; where there are none yet, by its own. The result depends on
+    the arguments alone; the bench's model is left holding the trained modules.
 
     Args:
         bench: the process's model and data.
@@ -52,30 +56,31 @@ def train(
         controls: module -> the device's own control variates (SCAFFOLD; zero where absent).
     """
     config, model = bench.config, bench.model
-    for module, tensors in start.items():
-        model.load(module, tensors)
+    local = config.local
     parts = bench.parts(device)
-    named = {(m, n): p for m in start for n, p in model.parameters_of[m].items()}
-    correction = _Correction(config, named, start, controls)
-    optimizer = _optimizer(config.local, list(named.values()))
+    rows = {
+        task: rows_of_round(part.train, local.epochs, round_number, config.seed, device) for task, part in parts.items()
+    }
+    measured = {statistics_of(modality): statistics for modality, statistics in bench.statistics(device).items()}
+    for module, tensors in start.items():
+        model.load(module, tensors if module not in measured or known(tensors) else measured[module].tensors)
+    named = {(m, n): p for m in start for n, p in model.tensors_of[m].items() if isinstance(p, nn.Parameter)}
+    correction = Correction(config, named, start, controls)
+    optimizer = _optimizer(local, list(named.values()))
+    offsets = {task: _logit_offset(bench, task, part) for task, part in parts.items()}
     passed: dict[str, int] = {}
     losses: dict[str, tuple[float, int]] = {}
-    rows = {task: part.train for task, part in parts.items()}
-    epochs = [
-        shuffled(rows, config.local.batch_size, config.seed, round_number, device, epoch)
-        for epoch in range(config.local.epochs)
-    ]
-    steps = [step for epoch in epochs for step in epoch]
+    steps = mixed_batches(rows, local.batch_size, config.seed, round_number, device)
     for i, (task, batch_rows) in enumerate(steps):
         part = parts[task]
         batch = collate(bench.prefixes, task, part.source, part.modalities, batch_rows, bench.targets[task])
         result = model(batch, held_experts)
-        loss = bench.head_of(task).loss(result.outputs, batch.targets)
+        loss = bench.head_of(task).loss(result.outputs + offsets[task], batch.targets)
         weight = config.model.experts.balance if config.model.experts else 0.0
         optimizer.zero_grad(set_to_none=True)
         (loss + weight * result.balance).backward()
-        if config.local.clip_norm is not None:
-            nn.utils.clip_grad_norm_(list(named.values()), config.local.clip_norm)
+        if local.clip_norm is not None:
+            nn.utils.clip_grad_norm_(list(named.values()), local.clip_norm)
         correction.apply()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, round_number - 1 + i / len(steps))
@@ -85,7 +90,12 @@ def train(
         total, samples = losses.get(task, (0.0, 0))
         losses[task] = (total + loss.item() * len(batch_rows), samples + len(batch_rows))
     _forget_rare_experts(config, passed)
-    trained = {module: model.tensors(module) for module in start if passed.get(module)}
+    passed |= {module: statistics.samples for module, statistics in measured.items() if module in passed}
+    trained = {
+        module: measured[module].tensors if module in measured else model.tensors(module)
+        for module in start
+        if passed.get(module)
+    }
     changes = correction.control_changes(trained)
     return Trained(
         modules={m: trained[m] | {control_name(n): t for n, t in changes.get(m, {}).items()} for m in trained},
@@ -104,6 +114,15 @@ def learning_rate(config: Config, progress: float) -> float:
     return local.learning_rate * scale
 
 
+def _logit_offset(bench: Workbench, task: str, part: Part) -> Tensor | float:
+    """What is added to a task's logits in the loss."""
+    weight = bench.config.local.logit_adjustment
+    if not weight:
+        return 0.0
+    outputs = bench.head_of(task).outputs(bench.dataset.labels[task])
+    return weight * bench.head_of(task).log_prior(bench.targets[task][torch.from_numpy(part.train)], outputs)
+
+
 def _optimizer(local: Local, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if local.optimizer == "adamw":
         return torch.optim.AdamW(parameters, local.learning_rate, weight_decay=local.weight_decay, fused=True)
@@ -114,7 +133,7 @@ def _count(
     passed: dict[str, int], task: str, part: Part, samples: int, routed: Tensor, owned: Mapping[str, Tensors]
 ) -> None:
     through = [f"prompt/{task}", f"head/{task}", "adapter/fusion", "router/fusion"]
-    through += [f"encoder/{modality}" for modality in part.modalities]
+    through += [module for modality in part.modalities for module in (statistics_of(modality), f"encoder/{modality}")]
     for module in through:
         if module in owned:
             passed[module] = passed.get(module, 0) + samples
@@ -130,63 +149,3 @@ def _forget_rare_experts(config: Config, passed: dict[str, int]) -> None:
         used = [module for k in range(experts.count) if (module := f"expert/{k}") in passed]
         for module in sorted(used, key=lambda module: -passed[module])[experts.per_device :]:
             del passed[module]
-
-
-class _Correction:
-    """What server rules add to a device's gradients: FedProx's pull to the start, SCAFFOLD's variance reduction."""
-
-    def __init__(
-        self,
-        config: Config,
-        named: dict[tuple[str, str], nn.Parameter],
-        start: Mapping[str, Tensors],
-        controls: Mapping[str, Tensors],
-    ) -> None:
-        rule = config.federation.rule
-        self._mu = rule.mu if isinstance(rule, FedProx) else 0.0
-        self._scaffold = isinstance(rule, Scaffold)
-        self._named = named
-        self._start = start
-        self._controls = controls
-        self._steps: dict[tuple[str, str], float] = {}
-        """Parameter -> sum of the step sizes taken on it (K eta in the paper)."""
-
-    def apply(self) -> None:
-        """Change the gradients in place, where there are any."""
-        for (module, name), parameter in self._named.items():
-            if parameter.grad is None:
-                continue
-            if self._mu:
-                parameter.grad.add_(parameter.detach() - self._start[module][name], alpha=self._mu)
-            if self._scaffold and control_name(name) in self._start[module]:  # personal modules have none
-                parameter.grad.add_(self._start[module][control_name(name)])
-                if module in self._controls:
-                    parameter.grad.sub_(self._controls[module][name])
-
-    def note_step(self, learning_rate: float) -> None:
-        """Remember a step that was taken."""
-        if self._scaffold:
-            for key, parameter in self._named.items():
-                if parameter.grad is not None:
-                    self._steps[key] = self._steps.get(key, 0.0) + learning_rate
-
-    def control_changes(self, trained: Mapping[str, Tensors]) -> dict[str, Tensors]:
-        """c_i+ - c_i = -c + (x - y_i) / (K eta) for each trained module (option II of the paper's eq. 4)."""
-        if not self._scaffold:
-            return {}
-        return {
-            module: {
-                name: (self._start[module][name] - tensor) / self._steps[module, name]
-                - self._start[module][control_name(name)]
-                if (module, name) in self._steps
-                else torch.zeros_like(tensor)
-                for name, tensor in tensors.items()
-            }
-            for module, tensors in trained.items()
-            if all(control_name(name) in self._start[module] for name in tensors)
-        }
-
-    def new_controls(self, module: str, change: Tensors) -> Tensors:
-        """The device's control variates after the round."""
-        old = self._controls.get(module)
-        return {name: delta if old is None else old[name] + delta for name, delta in change.items()}

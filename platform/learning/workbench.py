@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,8 +14,10 @@ from fogtune.platform.data.labels import encode_labels, label_names
 from fogtune.platform.data.partition import split_table
 from fogtune.platform.data.sources import load_table
 from fogtune.platform.data.table import Indices, Split, Table
+from fogtune.platform.errors import InputError
 from fogtune.platform.model.heads import HEADS, HeadKind
 from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.model.statistics import LARGEST_RMS, measure
 from fogtune.platform.ownership import Ownership, own
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
@@ -36,7 +39,7 @@ class Dataset:
         """Read every source and divide it among the devices that execute a task on it.
 
         Raises:
-            InputError: a source cannot be read or divided as configured.
+            InputError: a source cannot be read or divided as configured, or leaves a device nothing to train on.
             AssetMissing: an embedded source is not installed.
         """
         groups = {group.name: group for group in config.devices}
@@ -46,6 +49,11 @@ class Dataset:
             tasks = {task for task, section in config.tasks.items() if section.source == name}
             users = [d for d in tree.devices if tasks.intersection(groups[tree[d].group or ""].tasks)]
             splits[name] = split_table(name, source, tables[name], users, config.seed)
+            for device, shard in splits[name].devices.items():
+                if round(config.rounds * config.local.epochs * len(shard.train)) == 0:
+                    problem = f"{config.local.epochs:g} given, but {device} has {len(shard.train)} samples of {name}"
+                    allowed = 1 / (config.rounds * len(shard.train))
+                    raise InputError("local.epochs", f"{problem}; allowed: at least {allowed:.3g}, to train on one")
         labels = {
             name: label_names(tables[task.source], task.label, HEADS[task.head].labels, name)
             for name, task in config.tasks.items()
@@ -63,6 +71,14 @@ class Part:
     test: Indices
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What a device measured of a modality."""
+
+    tensors: dict[str, Tensor]
+    samples: int
+
+
 class Workbench:
     """Shared by all the devices that a process hosts."""
 
@@ -78,6 +94,7 @@ class Workbench:
         self.dataset = Dataset.load(config, self.tree)
         self.model = M3TModel(config, self.dataset.labels)
         self.prefixes = PrefixCache(self.model, self.dataset.tables, config.execution.prefix_cache_bytes)
+        self._statistics: dict[str, dict[str, Statistics]] = {}
 
     @cached_property
     def targets(self) -> dict[str, Tensor]:
@@ -98,6 +115,29 @@ class Workbench:
             shard = self.dataset.splits[source].devices[device]
             result[task] = Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)
         return result
+
+    def statistics(self, device: str) -> dict[str, Statistics]:
+        """Modality -> what the device's training part says of it, for modalities with an encoder; measured once.
+
+        Raises:
+            InputError: a channel is too large to be measured.
+        """
+        if device not in self._statistics:
+            rows: dict[str, dict[tuple[str, int], None]] = {}
+            for part in self.parts(device).values():
+                for modality in part.modalities:
+                    if modality in self.config.model.encoders:
+                        rows.setdefault(modality, {}).update({(part.source, int(row)): None for row in part.train})
+            self._statistics[device] = {modality: self._measure(modality, some) for modality, some in rows.items()}
+        return self._statistics[device]
+
+    def _measure(self, modality: str, rows: Collection[tuple[str, int]]) -> Statistics:
+        try:
+            return Statistics(measure(self.prefixes.get(source, modality, row) for source, row in rows), len(rows))
+        except ValueError as error:
+            sources = " and ".join(sorted({source for source, _ in rows}))
+            problem = f"{modality} of {sources}: {error}; allowed: up to {LARGEST_RMS:g}, so rescale the data"
+            raise InputError(f"model.encoders.{modality}", problem) from error
 
     def head_of(self, task: str) -> HeadKind:
         """The kind of head of a task: its loss and its metrics."""

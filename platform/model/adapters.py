@@ -15,6 +15,7 @@ from fogtune.platform.config import Adapter
 from fogtune.platform.errors import InputError
 
 from .backbone import Backbone
+from .frozen import FrozenLinear
 
 PREFIX = "base_model.model."
 
@@ -33,6 +34,8 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    from .fused_lora import FusedLora
+
     linears = backbone.block_linears()
     names = next(iter(linears.values()))
     for target in config.targets or ():
@@ -48,6 +51,8 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
         lora_dropout=0.0,
         fan_in_fan_out=not isinstance(backbone.model.get_submodule(chosen[0]), nn.Linear),  # GPT-2's Conv1D
     )
+    # PEFT's own way to bring a layer of one's own; it calls it experimental, and the tests of this module watch it.
+    lora._register_custom_module({FrozenLinear: FusedLora})
     inject_adapter_in_model(lora, backbone.model)
     tensors = {
         # PEFT saves what it holds as lora_A.<adapter's name>.weight as lora_A.weight.

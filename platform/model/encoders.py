@@ -30,12 +30,15 @@ EMBEDDED_TRUNK = "embedded:efficientnet-lite0"
 class Encoder(nn.Module):
     """Base of all encoders; its parameters, all trained, are the module `encoder/<modality>`."""
 
+    channels: int
+    """C of its prefixes."""
+
     def prefix(self, raw: Raw) -> Tensor:
         """One sample -> (T, C): what lies below the first trained parameter."""
         raise NotImplementedError
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Prefixes to tokens; what a sample becomes does not depend on its padding.
+        """Prefixes, standardised, to tokens; what a sample becomes does not depend on its padding.
 
         Args:
             values: (B, T, C), zeros behind the end of a sample.
@@ -66,11 +69,11 @@ class ImageEncoder(Encoder):
         # In a list, so that the frozen trunk is no part of this module's parameters.
         self._trunk = [_load_trunk(config.trunk, f"{field}.trunk")]
         try:
-            tokens, channels = self.prefix(np.zeros((8, 8, 3), np.uint8)).shape
+            tokens, self.channels = self.prefix(np.zeros((8, 8, 3), np.uint8)).shape
         except Exception as error:  # of any kind: a model that nobody has tried here, maybe not one of images
             problem = f"{config.trunk!r} does not take images of size_px {config.size_px} ({first_line(error)})"
             raise InputError(field, f"{problem}; allowed: a vision model and the size that it takes") from error
-        self.project = nn.Linear(channels, width)
+        self.project = nn.Linear(self.channels, width)
         self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.norm = nn.LayerNorm(width)
 
@@ -95,7 +98,7 @@ class SeriesEncoder(Encoder):
 
     def __init__(self, config: SeriesConfig, width: int, field: str) -> None:
         super().__init__()
-        self._channels = config.channels
+        self.channels = config.channels
         self._field = field
         widths = (config.channels, config.width, 2 * config.width, width)
         pad = config.kernel // 2
@@ -112,8 +115,8 @@ class SeriesEncoder(Encoder):
             InputError: the series does not have the configured channels.
         """
         series = torch.as_tensor(np.asarray(raw), dtype=torch.float32)
-        if series.dim() != 2 or series.shape[1] != self._channels or series.shape[0] == 0:
-            problem = f"{self._channels}, but a series of shape {tuple(series.shape)} was read; allowed: its channels"
+        if series.dim() != 2 or series.shape[1] != self.channels or series.shape[0] == 0:
+            problem = f"{self.channels}, but a series of shape {tuple(series.shape)} was read; allowed: its channels"
             raise InputError(f"{self._field}.channels", problem)
         return series
 

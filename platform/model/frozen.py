@@ -22,18 +22,22 @@ def best_matmul() -> str:
     return "onednn" if is_amd and torch.backends.mkldnn.is_available() else "default"  # type: ignore[no-untyped-call]
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., I), weight (O, I), bias (O) -> (..., O), over oneDNN and without a gradient."""
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
 class _OneDnnProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, weight_t: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight_t)
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (weight_t,) = ctx.saved_tensors
-        grad = torch.ops.mkldnn._linear_pointwise(grads[0], weight_t, None, "none", [], "")
-        return grad, None, None, None
+        return product(grads[0], weight_t, None), None, None, None
 
 
 class FrozenLinear(nn.Linear):

@@ -32,6 +32,9 @@ class HeadKind(Protocol):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of (B, O) outputs and their targets."""
 
+    def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
+        """What logits (O,) would say from these labels alone, each counted once more than seen; 0 for numbers."""
+
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         """Exact sums over the samples; they add up over batches."""
 
@@ -51,6 +54,10 @@ class Classification:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
 
+    def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
+        counts = torch.bincount(targets, minlength=outputs) + 1.0
+        return (counts / counts.sum()).log()
+
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         return {"samples": len(targets), "correct": int((outputs.argmax(-1) == targets).sum())}
 
@@ -69,6 +76,10 @@ class MultiLabel:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs, targets)
+
+    def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
+        said = targets.sum(0)
+        return ((said + 1) / (len(targets) - said + 1)).log()
 
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         said, true = outputs > 0, targets > 0.5
@@ -96,6 +107,9 @@ class Regression:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(outputs.squeeze(-1), targets)
+
+    def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
+        return torch.zeros(outputs)
 
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         # A sum over a batch in float depends on the batch; sample by sample in fixed point it does not.

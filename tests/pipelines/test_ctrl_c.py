@@ -1,4 +1,4 @@
-"""Ctrl-C on the real command with a Ray of its own: stopped, nothing left running, resumed to the same bits."""
+"""Ctrl-C and `kill` on the real command with a Ray of its own: stopped, nothing left, resumed to the same bits."""
 
 from __future__ import annotations
 
@@ -52,30 +52,46 @@ def hashes(run: Path) -> dict[str, Any]:
     return {entry["file"]: entry["sha256"] for entry in manifest["modules"]}
 
 
-def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
-    running = start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray")
+def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None]) -> str:
+    """Send a signal once a line begins with `after`; returns what was printed, when nothing runs any more."""
     assert running.stdout is not None
     for line in running.stdout:
-        if line.startswith("round 1/10"):
+        if line.startswith(after):
             break
     started = psutil.Process(running.pid).children(recursive=True)
     assert any("ray::HostActor" in command for command in alive(started))
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all that the command has started
+    send(running.pid)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
     assert err == "stopped by the user\n"
-    (path,) = (tmp_path / "runs").iterdir()
-    assert f"go on with: fogtune resume runs/{path.name}" in out
     deadline = time.monotonic() + 60
     while left := alive(started):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+    return out
+
+
+def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
+    # As a terminal does: to all that the command has started.
+    out = stop(
+        start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray"),
+        "round 1/10",
+        lambda pid: os.killpg(pid, signal.SIGINT),
+    )
+    (path,) = (tmp_path / "runs").iterdir()
+    assert f"go on with: fogtune resume runs/{path.name}" in out
     info = json.loads((path / "run.json").read_text())
     assert (info["status"], info["error"]) == ("stopped", None)
     rounds = len((path / "rounds.jsonl").read_text().splitlines())
     assert 1 <= rounds < 10
     assert f"round-{rounds:06d}" in os.listdir(path / "checkpoints")
+
+    # As a service manager does: to the command alone.
+    stop(start(tmp_path, "resume", f"runs/{path.name}"), "round ", lambda pid: os.kill(pid, signal.SIGTERM))
+    rounds = len((path / "rounds.jsonl").read_text().splitlines())
+    assert json.loads((path / "run.json").read_text())["status"] == "stopped"
+    assert rounds < 10
 
     resumed = start(tmp_path, "resume", f"runs/{path.name}")
     out, err = resumed.communicate(timeout=300)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from fogtune.pipelines.interrupts import uninterrupted
+from fogtune.pipelines.interrupts import terminated_as_interrupted, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +55,32 @@ def test_a_program_with_a_handler_of_its_own_gets_it() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_a_request_to_terminate_is_ctrl_c(ctrl_c: Any) -> None:
+    signal.signal(signal.SIGINT, ctrl_c)
+    before = signal.getsignal(signal.SIGTERM)
+    steps = []
+
+    def work() -> None:
+        with terminated_as_interrupted():
+            with uninterrupted():
+                signal.raise_signal(signal.SIGTERM)
+                steps.append("written")
+            steps.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["written"]
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_thread_may_use_it_too() -> None:
     done = []
 
     def work() -> None:
-        with uninterrupted():
+        with terminated_as_interrupted(), uninterrupted():
             done.append(True)
 
     thread = threading.Thread(target=work)

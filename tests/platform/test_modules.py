@@ -28,6 +28,8 @@ def test_all_kinds_in_order() -> None:
     assert names == (
         "encoder/imu",
         "encoder/image",
+        "statistics/imu",
+        "statistics/image",
         "prompt/vqa",
         "prompt/topic",
         "adapter/fusion",

@@ -45,9 +45,10 @@ def test_devices_own_what_their_modalities_and_tasks_need() -> None:
     shared = ("adapter/fusion", "router/fusion", "expert/0", "expert/1")
     assert list(owned) == ["camera-0", "camera-1", "watch-0", "reader-0", "reader-1"]
     # Cameras collect imu too, but none of their tasks reads it.
-    assert owned["camera-0"] == ("encoder/image", "prompt/vqa", *shared, "head/vqa")
+    assert owned["camera-0"] == ("encoder/image", "statistics/image", "prompt/vqa", *shared, "head/vqa")
     assert owned["watch-0"] == (
         "encoder/imu",
+        "statistics/imu",
         "prompt/exercise",
         "prompt/side",
         *shared,
@@ -60,7 +61,7 @@ def test_devices_own_what_their_modalities_and_tasks_need() -> None:
 def test_owners_of_a_module() -> None:
     owners = ownership().owners_of
     assert owners["encoder/image"] == ("camera-0", "camera-1")
-    assert owners["encoder/imu"] == ("watch-0",)
+    assert owners["encoder/imu"] == owners["statistics/imu"] == ("watch-0",)
     assert owners["head/vqa"] == ("camera-0", "camera-1", "reader-0", "reader-1")
     assert owners["head/topic"] == ("reader-0", "reader-1")
     assert owners["adapter/fusion"] == ("camera-0", "camera-1", "watch-0", "reader-0", "reader-1")
@@ -69,7 +70,10 @@ def test_owners_of_a_module() -> None:
 def test_a_model_without_shared_modules() -> None:
     owned = ownership(adapter=None, prompts=None)
     assert owned.modules_of["reader-0"] == ("head/vqa", "head/topic")
-    assert owned.modules == ("encoder/image", "encoder/imu", "head/vqa", "head/exercise", "head/side", "head/topic")
+    assert owned.modules == (
+        *("encoder/image", "encoder/imu", "statistics/image", "statistics/imu"),
+        *("head/vqa", "head/exercise", "head/side", "head/topic"),
+    )
 
 
 def test_inputs_are_those_that_the_device_collects_in_the_order_of_the_task() -> None:
@@ -83,10 +87,10 @@ def test_inputs_are_those_that_the_device_collects_in_the_order_of_the_task() ->
 def test_subtrees_are_the_union_of_their_leaves_in_module_order() -> None:
     # Dealt in turn: fog-0 has camera-0, watch-0, reader-1; fog-1 has camera-1, reader-0.
     owned = ownership(adapter=None, prompts=None)
-    assert owned.subtree_modules("fog-1") == ("encoder/image", "head/vqa", "head/topic")
+    assert owned.subtree_modules("fog-1") == ("encoder/image", "statistics/image", "head/vqa", "head/topic")
     assert owned.subtree_modules("fog-0") == owned.modules
     assert owned.subtree_modules("cloud") == owned.modules
-    assert owned.subtree_modules("watch-0") == ("encoder/imu", "head/exercise", "head/side")
+    assert owned.subtree_modules("watch-0") == ("encoder/imu", "statistics/imu", "head/exercise", "head/side")
 
 
 def test_defaults_are_cloud_and_every_round() -> None:

@@ -30,6 +30,7 @@ from fogtune.platform.config import (
     ModulePolicy,
     Rule,
     Scaffold,
+    SeriesEncoder,
     Task,
     Tier,
     Topology,
@@ -37,6 +38,8 @@ from fogtune.platform.config import (
 )
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.messages import Setup
+from fogtune.platform.ownership import own
+from fogtune.platform.topology_build import build_tree
 
 HEAD, PROMPT, ADAPTER = "head/topic", "prompt/topic", "adapter/fusion"
 STAR = CountedTopology(tiers=())
@@ -275,6 +278,26 @@ RULES: list[Rule] = [
     FedYogi(kind="fedyogi"),
     Scaffold(kind="scaffold", learning_rate=0.7),
 ]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
+def test_statistics_are_not_stepped_towards_but_taken(rule: Rule) -> None:
+    config = Config(
+        topology=FOGS,
+        devices=(DeviceGroup(name="d", count=2, modalities=("imu",), tasks=("exercise",)),),
+        sources={"watch": EmbeddedSource(asset="seglearn")},
+        tasks={"exercise": Task(source="watch", inputs=("imu",), label="exercise")},
+        model=Model(encoders={"imu": SeriesEncoder(kind="series", channels=2)}),
+        federation=Federation(rule=rule),
+    )
+    tree = build_tree(config)
+    ownership = own(config, tree)
+    cloud = TierLogic(config, tree, ownership, "cloud")
+    state = cloud.initial({module: {"mean": torch.zeros(2)} for module in ownership.modules})
+    for number, value in ((1, 4.0), (2, 1.0)):
+        one, other = (ModuleSum.of({"mean": torch.tensor([v, -v])}, n) for v, n in ((value, 1), (2 * value, 3)))
+        state = cloud.step(state, number, Update({"statistics/imu": one + other}, {})).state
+        assert state.versions["statistics/imu"]["mean"].tolist() == [1.75 * value, -1.75 * value]
 
 
 @given(shape=trees(), rule=st.sampled_from(RULES), data=st.data())

@@ -150,8 +150,8 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
         (
             ["model.experts={count: 8}", "federation.modules=[{match: '*'}, {match: heads/*}]"],
             "federation.modules.1.match: 'heads/*' matches no module; allowed: encoder/image, encoder/imu, "
-            "prompt/vqa, prompt/exercise, prompt/side, prompt/topic, adapter/fusion, router/fusion, head/vqa, "
-            "head/exercise, head/side, head/topic, expert/0 to expert/7",
+            "statistics/image, statistics/imu, prompt/vqa, prompt/exercise, prompt/side, prompt/topic, adapter/fusion, "
+            "router/fusion, head/vqa, head/exercise, head/side, head/topic, expert/0 to expert/7",
         ),
         (
             ["federation.modules=[{match: '*', scope: fogs}]"],

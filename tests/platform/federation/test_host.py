@@ -18,15 +18,6 @@ MakeConfig = Callable[..., Config]
 Versions = dict[str, Mapping[str, Tensors]]
 
 PERSONAL_HEADS = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
-VISION = (
-    # fog-0 sees images, fog-1 has texts alone.
-    'devices=[{"name": "camera", "count": 1, "modalities": ["text", "image"], "tasks": ["vqa"]}, '
-    '{"name": "reader", "count": 1, "modalities": ["text"], "tasks": ["vqa"]}]',
-    'sources={"easy-vqa": {"kind": "embedded", "asset": "easy-vqa", "held_out": {"split": "test", "limit": 8}, '
-    '"partition": {"kind": "iid"}, "samples_per_device": 10}}',
-    'tasks={"vqa": {"source": "easy-vqa", "inputs": ["text", "image"], "label": "answer"}}',
-    'model.encoders={"image": {"kind": "image", "size_px": 64}}',
-)
 
 
 def start(config: Config, devices: tuple[str, ...] | None = None) -> tuple[DeviceHost, RoundPlan, Versions]:
@@ -44,7 +35,7 @@ def start(config: Config, devices: tuple[str, ...] | None = None) -> tuple[Devic
 
 def spoil(host: DeviceHost) -> None:
     """Leave nonsense in the model, as a device that diverged does."""
-    for parameters in host.bench.model.parameters_of.values():
+    for parameters in host.bench.model.tensors_of.values():
         for parameter in parameters.values():
             parameter.data.fill_(torch.nan)
 
@@ -115,7 +106,7 @@ class TestTrain:
         host, plan, versions = start(tiny("federation.rule.kind=scaffold", "local.optimizer=sgd", PERSONAL_HEADS))
         update = host.train(plan, versions).updates["fog-1"].modules["prompt/topic"]
         assert isinstance(update, ModuleSum)
-        parameters = set(host.bench.model.parameters_of["prompt/topic"])
+        parameters = set(host.bench.model.tensors_of["prompt/topic"])
         assert set(update.total) == parameters | {f"control/{name}" for name in parameters}
         state = host.states["reader-1"]
         assert "prompt/topic" in state.controls
@@ -153,21 +144,24 @@ class TestEvaluate:
         assert result["topic", "reader-0"]["correct"] == third
         assert result["topic", "reader-1"] == host.evaluate(jobs[1:], versions)["topic", "reader-1"]
 
-    def test_a_region_is_evaluated_on_the_modalities_that_its_devices_collect(self, tiny: MakeConfig) -> None:
-        config = tiny(*VISION, "devices.0.count=1", 'federation.modules=[{"match": "head/vqa", "scope": "fog"}]')
+    def test_a_region_is_evaluated_on_the_modalities_that_its_devices_collect(
+        self, tiny: MakeConfig, images: tuple[str, ...]
+    ) -> None:
+        config = tiny(*images, "devices.0.count=1", 'federation.modules=[{"match": "head/vqa", "scope": "fog"}]')
         host, _, versions = start(config)
         assert "encoder/image" not in versions["fog-1"]
         targets = host.bench.targets["vqa"][host.bench.held_out("vqa")]
         usual = int(targets.mode().values)
         assert usual != 0  # which the largest of numbers that are none would be
-        head = {"weight": torch.zeros(13, 384), "bias": torch.eye(13)[usual]}
+        head = {name: torch.zeros_like(tensor) for name, tensor in versions["fog-1"]["head/vqa"].items()}
+        head["bias"] = torch.eye(13)[usual]
         versions = {node: {**modules, "head/vqa": head} for node, modules in versions.items()}
         spoil(host)
         answers = host.evaluate([EvaluationJob("vqa", "fog-1", (0,))], versions)
         assert answers["vqa", "fog-1"] == {"samples": 8, "correct": int((targets == usual).sum())}
-        assert host.bench.model.parameters_of["encoder/image"]["position"].isnan().all()  # not needed, not loaded
+        assert host.bench.model.tensors_of["encoder/image"]["position"].isnan().all()  # not needed, not loaded
         host.evaluate([EvaluationJob("vqa", "fog-0", (0,))], versions)
-        assert host.bench.model.parameters_of["encoder/image"]["position"].isfinite().all()
+        assert host.bench.model.tensors_of["encoder/image"]["position"].isfinite().all()
 
 
 def test_a_restored_device_goes_on_as_it_would_have(tiny: MakeConfig) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fogtune.platform.config import Config
-from fogtune.platform.learning.batches import collate, shuffled
+from fogtune.platform.learning.batches import collate, mixed_batches, rows_of_round
 from fogtune.platform.learning.workbench import Workbench
 
 MakeConfig = Callable[..., Config]
@@ -19,7 +19,7 @@ Steps = list[tuple[str, list[int]]]
 
 def steps(parts: dict[str, list[int]], size: int, *key: str | int) -> Steps:
     rows = {task: np.array(some, dtype=np.int64) for task, some in parts.items()}
-    return [(task, some.tolist()) for task, some in shuffled(rows, size, 0, *key)]
+    return [(task, some.tolist()) for task, some in mixed_batches(rows, size, 0, *key)]
 
 
 @given(
@@ -32,6 +32,27 @@ def test_a_pass_has_every_row_once(parts: dict[str, list[int]], size: int) -> No
         sizes = [len(some) for name, some in found if name == task]
         assert sorted(row for name, some in found if name == task for row in some) == sorted(rows)
         assert sorted(sizes, reverse=True)[:-1] == [size] * (len(sizes) - 1)  # but for the last, they are full
+
+
+@given(n=st.integers(0, 40), epochs=st.sampled_from([0.1, 0.25, 0.3, 0.5, 1, 1.5, 2]), rounds=st.integers(1, 12))
+def test_rounds_lie_end_to_end(n: int, epochs: float, rounds: int) -> None:
+    """After any number of rounds every row has come as often as any other, or once more."""
+    rows = np.arange(100, 100 + n)
+    seen = [rows_of_round(rows, epochs, number, 0, "device").tolist() for number in range(1, rounds + 1)]
+    flat = [row for some in seen for row in some]
+    assert len(flat) == round(rounds * epochs * n)
+    counts = [flat.count(row) for row in rows]
+    assert not counts or max(counts) - min(counts) <= 1
+
+
+def test_every_pass_has_an_order_of_its_own() -> None:
+    rows = np.arange(50)
+    whole = [rows_of_round(rows, 1, number, 0, "device").tolist() for number in (1, 2)]
+    assert sorted(whole[0]) == sorted(whole[1]) == rows.tolist()
+    assert whole[0] != whole[1]
+    halves = [rows_of_round(rows, 0.5, number, 0, "device").tolist() for number in (1, 2)]
+    assert halves[0] + halves[1] == whole[0]
+    assert rows_of_round(rows, 1, 1, 0, "other").tolist() != whole[0]
 
 
 def test_the_order_is_a_function_of_the_key() -> None:

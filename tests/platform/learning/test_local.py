@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from fogtune.platform.aggregation import Tensors, control_name, is_control
 from fogtune.platform.config import Config
+from fogtune.platform.errors import InputError
 from fogtune.platform.learning.batches import collate
 from fogtune.platform.learning.local import Trained, learning_rate, train
 from fogtune.platform.learning.workbench import Workbench
+from fogtune.platform.modules import is_statistics
 
 MakeConfig = Callable[..., Config]
 
@@ -41,7 +45,14 @@ def same(ours: Mapping[str, Tensors], theirs: Mapping[str, Tensors]) -> bool:
 
 
 def distance(ours: Mapping[str, Tensors], theirs: Mapping[str, Tensors]) -> float:
-    return math.sqrt(sum(float(((t - theirs[m][n]) ** 2).sum()) for m, named in ours.items() for n, t in named.items()))
+    """Of what was trained."""
+    squares = [
+        float(((tensor - theirs[module][name]) ** 2).sum())
+        for module, tensors in ours.items()
+        if not is_statistics(module)
+        for name, tensor in tensors.items()
+    ]
+    return math.sqrt(sum(squares))
 
 
 def gradients(bench: Workbench, device: str, start: Mapping[str, Tensors]) -> dict[str, Tensors]:
@@ -53,7 +64,7 @@ def gradients(bench: Workbench, device: str, start: Mapping[str, Tensors]) -> di
     bench.model.zero_grad()
     bench.head_of(task).loss(bench.model(batch).outputs, batch.targets).backward()  # type: ignore[no-untyped-call]
     return {
-        module: {n: p.grad.clone() for n, p in bench.model.parameters_of[module].items() if p.grad is not None}
+        module: {n: p.grad.clone() for n, p in bench.model.tensors_of[module].items() if p.grad is not None}
         for module in start
     }
 
@@ -81,7 +92,9 @@ class TestLearningRate:
 
 class TestFedProx:
     def test_a_large_mu_pulls_to_the_start(self, tiny: MakeConfig) -> None:
-        free, held = Workbench(tiny(*SGD)), Workbench(tiny(*SGD, "federation.rule={kind: fedprox, mu: 15}"))
+        settings = (*SGD, "local.epochs=4")
+        free = Workbench(tiny(*settings))
+        held = Workbench(tiny(*settings, "federation.rule={kind: fedprox, mu: 15}"))
         start = start_of(free, "watch-0")
         far = distance(train_once(free, "watch-0", start).modules, start)
         near = distance(train_once(held, "watch-0", start).modules, start)
@@ -104,7 +117,7 @@ class TestScaffold:
         start = {m: t | {control_name(n): v for n, v in c[m].items()} for m, t in plain.items()}
         g = gradients(bench, "reader-0", plain)
         result = train(bench, "reader-0", 1, start, (), own)
-        assert set(result.modules) == {"prompt/topic", "adapter/fusion", "head/topic"}
+        assert set(result.modules) == {"prompt/topic", "adapter/fusion", "head/topic"}  # no statistics of text
         for module, tensors in result.modules.items():
             assert {n for n in tensors if is_control(n)} == {control_name(n) for n in plain[module]}
             for name, x in plain[module].items():
@@ -144,6 +157,7 @@ class TestCounts:
         assert (exercise, topic) == (30, 24)
         counts = {module: count for module, count in result.samples.items() if not module.startswith("expert/")}
         assert counts == {
+            "statistics/imu": 10,  # of those measured, each once
             "encoder/imu": exercise,
             "prompt/exercise": exercise,
             "head/exercise": exercise,
@@ -174,18 +188,8 @@ class TestCounts:
 
 
 class TestMissingModality:
-    OVERRIDES = (
-        'devices=[{"name": "camera", "count": 1, "modalities": ["text", "image"], "tasks": ["vqa"]}, '
-        '{"name": "reader", "count": 1, "modalities": ["text"], "tasks": ["vqa"]}]',
-        'sources={"easy-vqa": {"kind": "embedded", "asset": "easy-vqa", "held_out": {"split": "test", "limit": 8}, '
-        '"partition": {"kind": "iid"}, "samples_per_device": 10}}',
-        'tasks={"vqa": {"source": "easy-vqa", "inputs": ["text", "image"], "label": "answer"}}',
-        'model.encoders={"image": {"kind": "image", "size_px": 64}}',
-        "topology.tiers=[]",
-    )
-
-    def test_a_device_with_text_alone_learns_and_answers(self, tiny: MakeConfig) -> None:
-        bench = Workbench(tiny(*self.OVERRIDES))
+    def test_a_device_with_text_alone_learns_and_answers(self, tiny: MakeConfig, images: tuple[str, ...]) -> None:
+        bench = Workbench(tiny(*images, "topology.tiers=[]"))
         image = bench.model.tensors("encoder/image")
         start = start_of(bench, "reader-0")
         assert "encoder/image" not in start
@@ -200,6 +204,58 @@ class TestMissingModality:
         assert train_once(bench, "camera-0").samples["encoder/image"] == 8
 
 
+class TestStatistics:
+    def test_they_are_of_the_whole_training_part_whatever_the_round_takes(self, tiny: MakeConfig) -> None:
+        bench = Workbench(tiny("local.epochs=0.5"))
+        rows = bench.parts("watch-0")["exercise"].train
+        values = torch.cat([bench.prefixes.get("watch", "imu", int(row)) for row in rows])
+        for number in (1, 2):
+            result = train_once(bench, "watch-0", round_number=number)
+            torch.testing.assert_close(result.modules["statistics/imu"]["mean"], values.mean(0))
+            torch.testing.assert_close(result.modules["statistics/imu"]["square"], (values**2).mean(0))
+            assert result.samples["statistics/imu"] == len(rows) == 2 * result.samples["encoder/imu"]
+
+    def test_it_trains_with_those_it_started_from(self, tiny: MakeConfig) -> None:
+        bench = Workbench(tiny())
+        start = start_of(bench, "watch-0")
+        assert not start["statistics/imu"]["square"].any()
+        first = train_once(bench, "watch-0", start)
+        own = first.modules["statistics/imu"]
+        assert same({"": bench.model.tensors("statistics/imu")}, {"": own})  # nobody knew any
+        again = train_once(bench, "watch-0", {**start, "statistics/imu": own})
+        assert same(again.modules, first.modules)
+        others = {name: 2 * tensor for name, tensor in own.items()}
+        told = train_once(bench, "watch-0", {**start, "statistics/imu": others})
+        assert same({"": bench.model.tensors("statistics/imu")}, {"": others})
+        assert same({"": told.modules["statistics/imu"]}, {"": own})
+        assert not same({"": told.modules["encoder/imu"]}, {"": first.modules["encoder/imu"]})
+
+    def test_values_too_large_to_be_added_up_are_refused(self, tiny: MakeConfig) -> None:
+        bench = Workbench(tiny())
+        column = bench.dataset.tables["watch"].modalities["imu"]
+        large = [np.asarray(value, np.float32) * 1e4 for value in column]
+        bench.dataset.tables["watch"] = replace(bench.dataset.tables["watch"], modalities={"imu": large})
+        with pytest.raises(
+            InputError, match=r"^model\.encoders\.imu: imu of watch: channel \d has values of about .*;"
+        ):
+            train_once(bench, "watch-0")
+
+
+class TestLogitAdjustment:
+    def test_one_step_by_hand(self, tiny: MakeConfig) -> None:
+        """The gradient of the head's bias is softmax(outputs + weight * log prior) - one-hot."""
+        bench = Workbench(tiny(*SGD, ONE_STEP, "local.logit_adjustment=0.5"))
+        start = start_of(bench, "reader-0")
+        part = bench.parts("reader-0")["topic"]
+        batch = collate(bench.prefixes, "topic", part.source, part.modalities, part.train, bench.targets["topic"])
+        counts = torch.bincount(batch.targets, minlength=5) + 1
+        with torch.no_grad():
+            said = torch.softmax(bench.model(batch).outputs + 0.5 * (counts / counts.sum()).log(), -1)
+        gradient = (said - torch.nn.functional.one_hot(batch.targets, 5)).mean(0)
+        moved = train_once(bench, "reader-0", start).modules["head/topic"]["bias"]
+        torch.testing.assert_close(moved, start["head/topic"]["bias"] - 0.05 * gradient, atol=1e-6, rtol=1e-4)
+
+
 def start_subset(start: Mapping[str, Tensors], modules: Mapping[str, Tensors]) -> dict[str, Tensors]:
     return {module: start[module] for module in modules}
 
@@ -210,7 +266,7 @@ def test_the_result_does_not_depend_on_who_trained_before(tiny: MakeConfig) -> N
     alone = train_once(bench, "coach-0", fresh["coach-0"])
     for other in ("watch-0", "reader-1"):
         train_once(bench, other, fresh[other])
-        for parameters in bench.model.parameters_of.values():  # and whatever it left behind
+        for parameters in bench.model.tensors_of.values():  # and whatever it left behind
             for parameter in parameters.values():
                 parameter.grad = torch.full_like(parameter, torch.nan)
         again = train_once(bench, "coach-0", fresh["coach-0"])

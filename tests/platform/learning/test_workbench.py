@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from fogtune.platform.config import Config
+from fogtune.platform.errors import InputError
 from fogtune.platform.learning.workbench import Dataset, Workbench
 from fogtune.platform.topology_build import build_tree
 
@@ -35,3 +37,13 @@ def test_the_division_is_a_function_of_the_configuration(tiny: MakeConfig) -> No
             for x in (again, other) for d in ("reader-0", "coach-0")]  # fmt: skip
     assert same == [True, True, False, False]
     assert ours.labels["topic"] == ("business", "entertainment", "politics", "sports", "tech")
+
+
+def test_a_device_that_would_never_train_is_refused(tiny: MakeConfig) -> None:
+    config = tiny("local.epochs=0.01")  # in 4 rounds
+    with pytest.raises(InputError) as caught:
+        Dataset.load(config, build_tree(config))
+    assert str(caught.value) == (
+        "local.epochs: 0.01 given, but watch-0 has 10 samples of watch; allowed: at least 0.025, to train on one"
+    )
+    Dataset.load(tiny("local.epochs=0.04"), build_tree(config))  # news: 4 rounds of 8 samples

@@ -95,6 +95,14 @@ def test_sums_do_not_depend_on_how_samples_are_cut(kind: str) -> None:
     assert all(math.isfinite(value) for value in metrics.values())
 
 
+def test_priors_by_hand() -> None:
+    classes = HEADS["classification"].log_prior(torch.tensor([0, 2, 2]), 3).exp()
+    assert classes.tolist() == pytest.approx([2 / 6, 1 / 6, 3 / 6])  # each counted once more than it was seen
+    labels = HEADS["multilabel"].log_prior(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), 2)
+    assert labels.tolist() == pytest.approx([math.log(3 / 1), math.log(2 / 2)])
+    assert HEADS["regression"].log_prior(torch.tensor([5.0]), 1).tolist() == [0.0]
+
+
 def test_configuration_names_every_kind() -> None:
     assert get_args(Task.model_fields["head"].annotation) == tuple(HEADS)
     assert {head.labels for head in HEADS.values()} == set(get_args(Head))

@@ -14,7 +14,7 @@ from fogtune.platform.config import Config
 from fogtune.platform.data.assets import minilm_directory
 from fogtune.platform.model.heads import HEADS
 from fogtune.platform.model.m3t import Batch, M3TModel
-from fogtune.platform.modules import module_names
+from fogtune.platform.modules import is_statistics, module_names
 
 TEXTS = ("What colour is the small circle left of the square?", "Is it red?")
 TASKS: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def batch(
 
 def train(model: M3TModel, data: Batch, steps: int) -> list[float]:
     """Loss before each step."""
-    parameters = [p for named in model.parameters_of.values() for p in named.values()]
+    parameters = [p for named in model.tensors_of.values() for p in named.values()]
     optimizer = torch.optim.AdamW(parameters, lr=0.003)
     head = HEADS[TASKS[data.task].get("head", "classification")]
     losses = []
@@ -121,13 +121,14 @@ def test_it_starts_as_the_pretrained_model(parts: dict[str, Any]) -> None:
     assert (fused(model, data)[kept] - pretrained[kept]).abs().max() > 1e-3
 
 
-def test_the_head_sees_the_mean_of_the_tokens() -> None:
+def test_the_head_sees_the_mean_of_the_tokens_at_the_scale_of_one() -> None:
     model = build(**NOTHING)
     data = batch(model, "topic", TEXTS)
     hidden, mask = fused(model, data), data.inputs["text"][1]
     means = torch.stack([one[kept == 1].mean(0) for one, kept in zip(hidden, mask, strict=True)])
     result = model(data)
-    torch.testing.assert_close(result.outputs, model.heads["topic"](means), atol=1e-5, rtol=1e-5)
+    expected = model.heads["topic"](nn.functional.layer_norm(means, means.shape[-1:]))
+    torch.testing.assert_close(result.outputs, expected, atol=1e-5, rtol=1e-5)
     assert (result.routed.tolist(), result.balance.item()) == ([], 0.0)
 
 
@@ -169,8 +170,13 @@ def test_a_prefix_does_not_depend_on_what_is_trained(model: M3TModel) -> None:
 def test_every_trained_tensor_has_one_module() -> None:
     config = configuration(encoders={"image": {"kind": "image"}, "imu": {"kind": "series", "channels": 3}}, **ALL)
     model = M3TModel(config, LABELS)
-    assert tuple(model.parameters_of) == module_names(config)
-    named = [parameter for tensors in model.parameters_of.values() for parameter in tensors.values()]
+    assert tuple(model.tensors_of) == module_names(config)
+    named = [
+        parameter
+        for module, tensors in model.tensors_of.items()
+        for parameter in tensors.values()
+        if not is_statistics(module)
+    ]
     assert len({id(parameter) for parameter in named}) == len(named)
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     assert {id(parameter) for parameter in named} == trained
@@ -180,7 +186,7 @@ def test_modules_leave_and_come_back(model: M3TModel) -> None:
     data = batch(model, "both", TEXTS, series(30, 64))
     other = build(seed=1, **ALL)
     assert not torch.equal(other(data).outputs, model(data).outputs)
-    for module in model.parameters_of:
+    for module in model.tensors_of:
         other.load(module, model.tensors(module) | {"control": torch.zeros(1)})  # what else there is, is not read
     assert torch.equal(other(data).outputs, model(data).outputs)
 
@@ -203,7 +209,7 @@ def test_a_module_starts_from_the_seed_and_its_name_alone() -> None:
     torch.rand(3)
     lean = build(**NOTHING | PROMPTS)
     other = build(seed=1, **NOTHING)
-    for module in lean.parameters_of:
+    for module in lean.tensors_of:
         for name, tensor in lean.tensors(module).items():
             assert torch.equal(tensor, full.tensors(module)[name]), module
     assert not torch.equal(other.tensors("head/topic")["weight"], lean.tensors("head/topic")["weight"])

@@ -85,7 +85,7 @@ def test_a_module_has_a_file_for_each_node_of_its_scope(manifest: dict[str, Any]
     assert {entry["module"]: entry["scope"] for entry in manifest["modules"]}["head/exercise"] == "device"
 
 
-def test_files_hold_the_parameters_of_the_snapshot(
+def test_files_hold_the_tensors_of_the_snapshot(
     version: Path, manifest: dict[str, Any], trained: tuple[Setup, Snapshot]
 ) -> None:
     snapshot = trained[1]

@@ -1,0 +1,67 @@
+"""Statistics of a modality: mean and mean square of each channel of its frozen prefixes, over all devices' samples.
+
+Features of a pretrained trunk, and raw sensor channels, differ in mean and scale; an encoder learns several times
+faster on standardised ones. No device has enough samples to know the statistics, so they are a module of their own,
+`statistics/<modality>`: each owner measures its training part, and the mean over owners, weighted by samples, is that
+of all samples together. Legend: B samples, T tokens or steps, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_RMS = 100.0
+"""Root mean square of a channel that can be measured: sums over devices have a bounded range."""
+
+_LEAST_SPREAD = 0.01  # of a channel's root mean square; below, float32 cannot tell it from rounding
+_LARGEST = 8.0  # standard deviations; a channel that is nearly always silent would else shout
+
+
+class Standardise(nn.Module):
+    """Subtracts the mean and divides by the standard deviation; changes nothing while they are unknown (all zero)."""
+
+    mean: Tensor
+    square: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))  # (C,)
+        self.register_buffer("square", torch.zeros(channels))  # (C,)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """values (B, T, C), zeros where mask (B, T) is 0 -> the same, standardised."""
+        if not known({"square": self.square}):
+            return values
+        deviation = (self.square - self.mean**2).clamp(min=0).sqrt()
+        scale = torch.maximum(deviation, _LEAST_SPREAD * self.square.sqrt())
+        scale = torch.where(scale > 0, scale, 1.0)
+        return ((values - self.mean) / scale).clamp(-_LARGEST, _LARGEST) * mask.unsqueeze(-1)
+
+
+def known(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether anybody has measured these statistics yet."""
+    return bool(tensors["square"].any())
+
+
+def measure(prefixes: Iterable[Tensor]) -> dict[str, Tensor]:
+    """`mean` and `square` (C,) over all tokens of the prefixes (T, C), of which there must be one.
+
+    Raises:
+        ValueError: a channel is too large to be measured.
+    """
+    count = 0
+    total = squares = torch.zeros((), dtype=torch.float64)
+    for prefix in prefixes:
+        values = prefix.double()
+        count += len(values)
+        total = total + values.sum(0)
+        squares = squares + (values**2).sum(0)
+    mean, square = total / count, squares / count
+    rms = square.sqrt()
+    if bool((rms > LARGEST_RMS).any()):
+        channel = int(rms.argmax())
+        raise ValueError(f"channel {channel} has values of about {float(rms[channel]):.3g}")
+    return {"mean": mean.float(), "square": square.float()}

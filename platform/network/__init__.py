@@ -1,0 +1,1 @@
+"""What links carry, and what that takes in seconds and joules."""
