@@ -46,7 +46,7 @@ def default() -> Config:
     """34 devices, 4 fog nodes and a cloud; visual questions, shoulder exercises and news on embedded data."""
     return Config(
         name="default",
-        rounds=16,
+        rounds=18,
         topology=CountedTopology(tiers=(Tier(name="fog", count=4),)),
         devices=(
             DeviceGroup(name="camera", count=18, modalities=("text", "image"), tasks=("vqa",)),
@@ -87,7 +87,7 @@ def default() -> Config:
             epochs=0.6, batch_size=8, learning_rate=2.5e-3, schedule="cosine", warmup_rounds=1, logit_adjustment=1.0
         ),
         federation=Federation(rule=FedAvgM(kind="fedavgm", momentum=0.6)),
-        evaluation=Evaluation(every=4),
+        evaluation=Evaluation(every=6),
     )
 
 
@@ -102,8 +102,11 @@ def hierarchical_e2() -> Config:
 
 
 def hierarchical_e8() -> Config:
-    """Baseline: the default with fog nodes that send to the cloud every 8 rounds (E_agg = 8)."""
-    return _variant("hierarchical-e8", federation=_federation(cadence={"fog": 8}))
+    """Baseline: fog nodes that send to the cloud every 8 rounds (E_agg = 8); 16 longer rounds, so that the last one is
+    one of these."""
+    config = default()
+    longer = config.local.model_copy(update={"epochs": config.rounds * config.local.epochs / 16})
+    return _variant("hierarchical-e8", rounds=16, local=longer, federation=_federation(cadence={"fog": 8}))
 
 
 def edge_only() -> Config:
