@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import fogtune
-from fogtune.platform.config.load import load_config
+from fogtune.platform.config.load import dump_config
 from fogtune.platform.run.directory import RunDirectory, RunInfo, list_runs
 from fogtune.platform.run.record import headline
 
@@ -42,7 +42,8 @@ def completed(preset: str, seed: int, runs: Path) -> RunInfo:
     """The run of a preset and a seed: found, or made now."""
     config = fogtune.preset(preset, f"seed={seed}", f"output.directory={runs}")
     for found in list_runs(runs):
-        if found.info.status == "completed" and load_config(found.path / "config.yaml") == config:
+        # The text: what an older version wrote may no longer be a configuration.
+        if found.info.status == "completed" and (found.path / "config.yaml").read_text() == dump_config(config):
             return found.info
     run: RunDirectory = fogtune.run(
         config, on_stage=lambda text: print(f"{preset} {seed}: {text}", flush=True)

@@ -82,15 +82,16 @@ def train(
         if local.clip_norm is not None:
             nn.utils.clip_grad_norm_(list(named.values()), local.clip_norm)
         correction.apply()
+        rate = learning_rate(config, round_number - 1 + i / len(steps))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, round_number - 1 + i / len(steps))
+            group["lr"] = rate
         optimizer.step()
-        correction.note_step(learning_rate(config, round_number - 1 + i / len(steps)))
+        correction.note_step(rate)
         _count(passed, task, part, len(batch_rows), result.routed, start)
         total, samples = losses.get(task, (0.0, 0))
         losses[task] = (total + loss.item() * len(batch_rows), samples + len(batch_rows))
     _forget_rare_experts(config, passed)
-    passed |= {module: statistics.samples for module, statistics in measured.items() if module in passed}
+    passed |= {module: statistics.samples for module, statistics in measured.items()}
     trained = {
         module: measured[module].tensors if module in measured else model.tensors(module)
         for module in start
@@ -133,7 +134,7 @@ def _count(
     passed: dict[str, int], task: str, part: Part, samples: int, routed: Tensor, owned: Mapping[str, Tensors]
 ) -> None:
     through = [f"prompt/{task}", f"head/{task}", "adapter/fusion", "router/fusion"]
-    through += [module for modality in part.modalities for module in (statistics_of(modality), f"encoder/{modality}")]
+    through += [f"encoder/{modality}" for modality in part.modalities]
     for module in through:
         if module in owned:
             passed[module] = passed.get(module, 0) + samples

@@ -120,7 +120,7 @@ class Workbench:
         """Modality -> what the device's training part says of it, for modalities with an encoder; measured once.
 
         Raises:
-            InputError: a channel is too large to be measured.
+            InputError: a channel is too large for statistics to be added up over devices.
         """
         if device not in self._statistics:
             rows: dict[str, dict[tuple[str, int], None]] = {}
@@ -132,12 +132,14 @@ class Workbench:
         return self._statistics[device]
 
     def _measure(self, modality: str, rows: Collection[tuple[str, int]]) -> Statistics:
-        try:
-            return Statistics(measure(self.prefixes.get(source, modality, row) for source, row in rows), len(rows))
-        except ValueError as error:
+        found = measure(self.prefixes.get(source, modality, row) for source, row in rows)
+        rms = found["square"].sqrt()
+        if bool((rms > LARGEST_RMS).any()):
             sources = " and ".join(sorted({source for source, _ in rows}))
-            problem = f"{modality} of {sources}: {error}; allowed: up to {LARGEST_RMS:g}, so rescale the data"
-            raise InputError(f"model.encoders.{modality}", problem) from error
+            problem = f"channel {int(rms.argmax())} of {sources} has values of about {float(rms.max()):.3g}"
+            allowed = f"allowed: up to {LARGEST_RMS:g}; rescale a series, or choose another trunk"
+            raise InputError(f"model.encoders.{modality}", f"{problem}; {allowed}")
+        return Statistics(found, len(rows))
 
     def head_of(self, task: str) -> HeadKind:
         """The kind of head of a task: its loss and its metrics."""

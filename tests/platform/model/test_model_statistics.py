@@ -70,8 +70,3 @@ def test_what_is_not_there_stays_zero() -> None:
     standardise.load_state_dict({"mean": torch.tensor([3.0]), "square": torch.tensor([10.0])})
     found = standardise(torch.tensor([[[4.0], [0.0]]]), torch.tensor([[1, 0]]))
     assert found.flatten().tolist() == pytest.approx([1.0, 0.0])
-
-
-def test_what_the_sums_cannot_hold_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^channel 1 has values of about 1\.01e\+05$"):
-        measure([torch.tensor([[3.0, 101325.0]])])
