@@ -4,6 +4,7 @@ A round, with who waits for whom:
 
     coordinator: plan ──versions (by reference)──► hosts train, pre-sum by fog node
     host: reports ──► coordinator;  sums ──► fog actor directly, added as they come
+          of devices with a cluster head: sums ──► the head's host, added up there ──► fog actor
     coordinator, once all reports are in and the quorum is met: tier by tier from the bottom, close
     fog: sums that are due ──► parent actor or cloud; new versions go down the same way, by reference
     coordinator ──► hosts evaluate; exact sums come back
@@ -52,6 +53,8 @@ class CoordinatorActor:
         self._hosts: dict[str, Any] = {}
         self._nodes: dict[str, Any] = {}
         self._devices: dict[str, tuple[str, ...]] = {}
+        self._home: dict[str, str] = {}
+        """Device -> its host."""
         self._remembered: dict[str, Any] = {}
         """Host -> reference to what its devices remembered after the last round."""
         self._version_refs: dict[str, Any] = {}
@@ -79,6 +82,7 @@ class CoordinatorActor:
         hosts = processors if per_actor == "auto" else -(-len(tree.devices) // per_actor)
         packed = pack(tree, hosts)
         self._devices = {host.name: host.devices for host in packed}
+        self._home = {device: host.name for host in packed for device in host.devices}
         share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
         self._hosts = {host.name: self._host(host.name, share) for host in packed}
         self._get([host.load.remote() for host in self._hosts.values()])
@@ -116,11 +120,11 @@ class CoordinatorActor:
         adopted = coordinator.descend(number, changed)
         self._descend(adopted)
         sums = self._evaluate() if plan.evaluate else {}
-        rows = self._accountant.rows(plan, reports, upward, adopted)
+        booked = self._accountant.book(plan, reports, upward, adopted)
         wall_s = time.perf_counter() - started
-        coordinator.state.round = number
-        record = self._accountant.record(plan, reports, total, rows, sums, wall_s)
-        return RoundResult(record, rows, coordinator.lost(plan, reports))
+        coordinator.conclude(plan, booked.ready_s, booked.spent_j)
+        record = self._accountant.record(plan, reports, total, booked, sums, wall_s)
+        return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
     @ray.method
     def snapshot(self) -> Snapshot:
@@ -166,33 +170,46 @@ class CoordinatorActor:
     def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], list[str]]:
         """Have all hosts train. Returns the reports, the fog actors' receipts, and the hosts that died."""
         tree = self._coordinator.tree
-        ordered = {order.device for order in plan.orders}
+        receivers_of = {order.device: order.receiver(tree[order.device].parent or "") for order in plan.orders}
         waiting: dict[Any, tuple[str, tuple[str, ...], list[Any]]] = {}
         plan_ref = ray.put(plan)
         for name, host in self._hosts.items():
-            devices = [device for device in self._devices[name] if device in ordered]
+            devices = [device for device in self._devices[name] if device in receivers_of]
             if not devices:
                 continue
             parents = tuple(dict.fromkeys(tree[device].parent or "" for device in devices))
-            refs = host.train.options(num_returns=1 + len(parents)).remote(
-                plan_ref, parents, *(self._versions(parent) for parent in parents)
+            receivers = tuple(dict.fromkeys(receivers_of[device] for device in devices))
+            refs = host.train.options(num_returns=1 + len(receivers)).remote(
+                plan_ref, receivers, parents, *(self._versions(parent) for parent in parents)
             )
-            waiting[refs[0]] = (name, parents, refs[1:])
+            waiting[refs[0]] = (name, receivers, refs[1:])
         reports: list[DeviceReport] = []
         receipts: list[Any] = []
         dead: list[str] = []
+        to_heads: dict[str, list[Any]] = {}
         self._arrived = Update.empty()
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            name, parents, updates = waiting.pop(done)
+            name, receivers, updates = waiting.pop(done)
             try:
                 reports += get(done, self._number, name)
             except ActorDied as error:
                 dead.append(name)
-                reports += [DeviceReport(d, f"its host {error.reason}") for d in self._devices[name] if d in ordered]
+                reports += [
+                    DeviceReport(d, f"its host {error.reason}") for d in self._devices[name] if d in receivers_of
+                ]
                 continue
-            for parent, update in zip(parents, updates, strict=True):
-                receipts += self._add(parent, update)
+            for receiver, update in zip(receivers, updates, strict=True):
+                if receiver in tree.devices:
+                    to_heads.setdefault(receiver, []).append(update)
+                else:
+                    receipts += self._add(receiver, update)
+        reports = self._coordinator.heard(plan, reports)
+        delivering = {report.device for report in reports if report.error is None}
+        for head, updates in to_heads.items():
+            if head in delivering:
+                total = self._hosts[self._home[head]].add_up.remote(*updates)
+                receipts += self._add(tree[head].parent or "", total)
         reports.sort(key=lambda report: tree.devices.index(report.device))
         return reports, receipts, dead
 

@@ -42,22 +42,28 @@ class HostActor:
         return self._host.setup()
 
     @ray.method
-    def train(self, plan: RoundPlan, parents: tuple[str, ...], *versions: Versions) -> Any:
+    def train(self, plan: RoundPlan, receivers: tuple[str, ...], parents: tuple[str, ...], *versions: Versions) -> Any:
         """Train this host's part of a plan.
 
         Args:
             plan: the round's plan.
+            receivers: who adds up the updates of the devices here: their parents and cluster heads.
             parents: aggregating nodes of the devices here.
             versions: the modules' versions at each of them, in the same order.
 
         Returns:
-            To be called with `num_returns=1 + len(parents)`: the reports, then the devices' update for each parent,
-            which goes from here to the parent's actor without passing the coordinator.
+            To be called with `num_returns=1 + len(receivers)`: the reports, then the devices' update for each receiver,
+            which goes from here to the receiver's actor without passing the coordinator.
         """
         reply = self._host.train(plan, dict(zip(parents, versions, strict=True)))
-        updates = [reply.updates.get(parent, Update.empty()) for parent in parents]
+        updates = [reply.updates.get(receiver, Update.empty()) for receiver in receivers]
         reports: tuple[DeviceReport, ...] = reply.reports
         return (reports, *updates)
+
+    @ray.method
+    def add_up(self, *updates: Update) -> Update:
+        """What a cluster head here sends upward: the sum of what its cluster sent it."""
+        return sum(updates, start=Update.empty())
 
     @ray.method
     def evaluate(

@@ -49,11 +49,17 @@ def default() -> Config:
         rounds=18,
         topology=CountedTopology(tiers=(Tier(name="fog", count=4),)),
         devices=(
-            DeviceGroup(name="camera", count=18, modalities=("text", "image"), tasks=("vqa",)),
-            DeviceGroup(name="watch", count=5, modalities=("imu",), tasks=("exercise", "side")),
+            DeviceGroup(name="camera", device_class="camera", count=18, modalities=("text", "image"), tasks=("vqa",)),
+            DeviceGroup(name="watch", device_class="watch", count=5, modalities=("imu",), tasks=("exercise", "side")),
             DeviceGroup(name="reader", count=6, modalities=("text",), tasks=("topic",)),
             DeviceGroup(name="phone", count=3, modalities=("text", "image"), tasks=("vqa", "topic")),
-            DeviceGroup(name="coach", count=2, modalities=("imu", "text"), tasks=("exercise", "side", "topic")),
+            DeviceGroup(
+                name="coach",
+                device_class="gateway",
+                count=2,
+                modalities=("imu", "text"),
+                tasks=("exercise", "side", "topic"),
+            ),
         ),
         sources={
             # Concentrations are of Dirichlet(alpha * p) with the pool's proportions p: 13 is 1 an answer, 1.5 is 0.3 a
@@ -158,9 +164,11 @@ def smoke() -> Config:
         rounds=2,
         topology=CountedTopology(tiers=(Tier(name="fog", count=2),)),
         devices=(
-            DeviceGroup(name="watch", count=3, modalities=("imu",), tasks=("exercise",)),
+            DeviceGroup(name="watch", device_class="watch", count=3, modalities=("imu",), tasks=("exercise",)),
             DeviceGroup(name="reader", count=2, modalities=("text",), tasks=("topic",)),
-            DeviceGroup(name="coach", count=1, modalities=("imu", "text"), tasks=("exercise", "topic")),
+            DeviceGroup(
+                name="coach", device_class="gateway", count=1, modalities=("imu", "text"), tasks=("exercise", "topic")
+            ),
         ),
         sources={
             "watch": EmbeddedSource(

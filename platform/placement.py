@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from .config import PlacedTopology
 from .errors import InputError
 from .rng import numpy_generator
@@ -44,21 +46,29 @@ def place(
 
 
 def _spread(topology: PlacedTopology, tier: int, seed: int) -> list[Point]:
-    """Positions of a tier's nodes, by rejection of those that come too close to an earlier one."""
+    """Positions of a tier's nodes."""
     name, count = topology.tiers[tier].name, topology.tiers[tier].count
-    generator = numpy_generator(seed, "placement", "tier", name)
-    points: list[Point] = []
-    for _ in range(_TRIES):
-        x_m, y_m = generator.uniform(0, topology.side_m, size=2).tolist()
-        if all(math.dist((x_m, y_m), other) >= topology.separation_m for other in points):
-            points.append((x_m, y_m))
-        if len(points) == count:
-            return points
+    points = spread(count, topology.side_m, topology.separation_m, numpy_generator(seed, "placement", "tier", name))
+    if len(points) == count:
+        return points
     problem = (
         f"{count} nodes do not fit {topology.separation_m:g} m apart into a square of {topology.side_m:g} m "
         f"({len(points)} did in {_TRIES} tries); allowed: fewer nodes, less separation_m, more side_m"
     )
     raise InputError(f"topology.tiers.{tier}.count", problem)
+
+
+def spread(count: int, side_m: float, separation_m: float, generator: np.random.Generator) -> list[Point]:
+    """`count` points at random in a square, by rejection of those that come too close to an earlier one; fewer, if they
+    do not fit."""
+    points: list[Point] = []
+    for _ in range(_TRIES):
+        x_m, y_m = generator.uniform(0, side_m, size=2).tolist()
+        if all(math.dist((x_m, y_m), other) >= separation_m for other in points):
+            points.append((x_m, y_m))
+        if len(points) == count:
+            break
+    return points
 
 
 def _around(home: Point, topology: PlacedTopology, device: str, seed: int) -> Point:

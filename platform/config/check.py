@@ -24,7 +24,9 @@ from .check_model import (
     kernels_are_odd,
     text_has_no_encoder,
 )
+from .check_network import network_can_be_built
 from .check_population import (
+    device_classes_exist,
     group_names_are_unique,
     inputs_are_collected,
     nodes_have_children,
@@ -47,6 +49,7 @@ from .root import Config
 _OF_CONFIG = (
     group_names_are_unique,
     nothing_is_named_twice,
+    device_classes_exist,
     tasks_exist,
     sources_exist,
     tasks_are_executed,
@@ -71,7 +74,7 @@ _OF_CONFIG = (
     scaffold_uses_sgd,
     scaffold_meets_every_round,
 )
-_OF_TREE = (nodes_have_children, robust_rule_fits)
+_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built)
 
 
 def check(config: Config) -> None:

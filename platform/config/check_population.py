@@ -86,6 +86,16 @@ def inputs_are_collected(config: Config) -> None:
                 raise InputError(f"tasks.{name}.inputs.{i}", problem)
 
 
+def device_classes_exist(config: Config) -> None:
+    """A group's class is one of the network's."""
+    if config.network is None:
+        return
+    for i, group in enumerate(config.devices):
+        if group.device_class not in config.network.classes:
+            problem = f"{group.device_class!r} is no class; allowed: {listed(config.network.classes)}"
+            raise InputError(f"devices.{i}.device_class", problem)
+
+
 def nodes_have_children(config: Config, tree: Tree) -> None:
     """A node without children would wait for updates that nobody sends."""
     for node in tree:

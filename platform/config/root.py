@@ -9,6 +9,7 @@ from .data import Source, Task
 from .execution import Evaluation, Execution, Output
 from .federation import Federation, Local
 from .model import Model
+from .network import Network
 from .topology import CountedTopology, DeviceGroup, Topology
 
 
@@ -35,6 +36,8 @@ class Config(Section):
     """Local learning."""
     federation: Federation = Federation()
     """Aggregation."""
+    network: Network | None = None
+    """What transfers and computations take; null for no costs at all."""
     evaluation: Evaluation = Evaluation()
     """Evaluation."""
     execution: Execution = Execution()

@@ -20,6 +20,8 @@ class DeviceGroup(Section):
     """Modalities that the devices collect (`text`, `image`, `imu`, ...)."""
     tasks: tuple[Name, ...] = Field(min_length=1)
     """Tasks that the devices execute; each needs at least one of its inputs among `modalities`."""
+    device_class: Name = "phone"
+    """What the devices compute and send with, of `network.classes`; without a network it has no meaning."""
 
 
 class Tier(Section):

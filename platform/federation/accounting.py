@@ -1,21 +1,36 @@
-"""What a round moved and measured: ledger rows with serialised bytes, and the round's record."""
+"""What a round moved, took and measured: its ledger rows and its record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import torch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from fogtune.platform.aggregation import Update, unfixed
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.run.record import LINKS, Kind, LedgerRow, RoundRecord
+from fogtune.platform.network.actions import Action, Cost
+from fogtune.platform.run.record import LINKS, LedgerRow, RoundRecord
 
 from .coordinator import Coordinator
+from .decisions import spent
 from .messages import DeviceReport, RoundPlan
-from .sizes import message_bytes
+from .script import Moves
 
 Sums = Mapping[tuple[str, str], Mapping[str, int]]
 """(task, variant) -> exact metric sums over held-out data."""
+
+
+@dataclass(frozen=True)
+class Booked:
+    """What a round cost."""
+
+    rows: list[LedgerRow]
+    ready_s: dict[str, float]
+    """Node -> virtual time at which it can begin the next round; empty without a network."""
+    virtual_time_s: float | None
+    """By which the round has moved the end of the latest node; null without a network."""
+    energy_j: float | None
+    spent_j: dict[str, float]
+    """Device -> its part of the energy."""
 
 
 class Accountant:
@@ -23,18 +38,15 @@ class Accountant:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
-        initial = coordinator.setup.initial
-        self._version_bytes = {module: message_bytes(tensors) for module, tensors in initial.items()}
-        self._sum_bytes = {module: message_bytes(tensors, torch.int64) for module, tensors in initial.items()}
 
-    def rows(
+    def book(
         self,
         plan: RoundPlan,
         reports: Sequence[DeviceReport],
         upward: Mapping[str, Sequence[str]],
         adopted: Mapping[str, Sequence[str]],
-    ) -> list[LedgerRow]:
-        """A row a module and transfer.
+    ) -> Booked:
+        """A row a module and receiver of a transfer, a row a computation, and the clock as it stands then.
 
         Args:
             plan: the round's plan; what devices fetched is in it.
@@ -42,34 +54,26 @@ class Accountant:
             upward: aggregating node -> modules whose sums it sent to its parent.
             adopted: aggregating node -> modules that it took over from its parent.
         """
-        tree, version, total = self._coordinator.tree, self._version_bytes, self._sum_bytes
-        rows: list[LedgerRow] = []
-
-        def book(kind: Kind, source: str, target: str, modules: Sequence[str], size: Mapping[str, int]) -> None:
-            rows.extend(LedgerRow(plan.round, kind, source, target, m, size[m], 1, None, None, None) for m in modules)
-
-        if plan.round == 1:  # version 0 comes from the cloud
-            for node in reversed(tree.aggregators):
-                if tree[node].parent:
-                    parent = tree[node].parent or ""
-                    held = self._coordinator.state.stamps
-                    book("backhaul", parent, node, [m for m in held[node] if m in held[parent]], version)
-        for order in plan.orders:
-            book("downlink", tree[order.device].parent or "", order.device, order.fetched, version)
-        for report in sorted(reports, key=lambda report: tree.devices.index(report.device)):
-            book("uplink", report.device, tree[report.device].parent or "", report.sent, version)
-        for node, modules in upward.items():
-            book("backhaul", node, tree[node].parent or "", modules, total)
-        for node, modules in adopted.items():
-            book("backhaul", tree[node].parent or "", node, modules, version)
-        return rows
+        costs, state = self._coordinator.costs, self._coordinator.state
+        sent = {order.device: order.upward for order in plan.orders if order.lost}
+        sent |= {report.device: report.sent for report in reports if report.error is None}
+        script = costs.script(plan.round, plan.orders, Moves(sent, upward, adopted), plan.first)
+        taken, ready_s = costs.play(plan.round, script, state.ready_s)
+        if costs.network is None:
+            rows = [row for action in script.actions for row in _rows(plan.round, action, None)]
+            return Booked(rows, {}, None, None, {})
+        rows = [row for pair in zip(script.actions, taken, strict=True) for row in _rows(plan.round, *pair)]
+        moved_s = max(ready_s.values(), default=0.0) - max(state.ready_s.values(), default=0.0)
+        joules = spent(script, taken)
+        of_devices = {device: joules[device] for device in self._coordinator.tree.devices if device in joules}
+        return Booked(rows, ready_s, moved_s, sum(joules.values()), of_devices)
 
     def record(
         self,
         plan: RoundPlan,
         reports: Sequence[DeviceReport],
         total: Update,
-        rows: Sequence[LedgerRow],
+        booked: Booked,
         sums: Sums,
         wall_s: float,
     ) -> RoundRecord:
@@ -79,24 +83,25 @@ class Accountant:
             plan: the round's plan.
             reports: the devices' answers.
             total: what arrived at the cloud; its metrics are those of all devices.
-            rows: the round's ledger rows.
+            booked: the round's costs.
             sums: of the evaluation, empty if there was none.
             wall_s: seconds that the round took here.
         """
         lost = len(plan.orders) - sum(report.error is None for report in reports)
         moved: dict[str, int] = {}
         links = dict.fromkeys(LINKS, 0)
-        for row in rows:
-            moved[row.module] = moved.get(row.module, 0) + row.bytes
-            links[row.kind] = links.get(row.kind, 0) + row.bytes
+        for row in booked.rows:
+            if row.kind != "compute":
+                moved[row.module] = moved.get(row.module, 0) + row.bytes
+                links[row.kind] += row.bytes
         tasks = self._coordinator.config.tasks
         seen = {task: total.metrics.get(f"samples/{task}", 0) for task in tasks}
         return RoundRecord(
             round=plan.round,
             rounds=self._coordinator.config.rounds,
             wall_s=wall_s,
-            virtual_time_s=None,
-            energy_j=None,
+            virtual_time_s=booked.virtual_time_s,
+            energy_j=booked.energy_j,
             bytes=links,
             participants=len(plan.orders),
             dropped=lost,
@@ -104,6 +109,7 @@ class Accountant:
             loss={task: unfixed(total.metrics[f"loss/{task}"]) / n for task, n in seen.items() if n},
             tasks=self._metrics(sums, reports) if plan.evaluate else {},
             modules_moved=dict(sorted(moved.items())),
+            decisions=[asdict(decision) for decision in plan.decisions],
         )
 
     def _metrics(self, sums: Sums, reports: Sequence[DeviceReport]) -> dict[str, dict[str, float]]:
@@ -120,3 +126,22 @@ class Accountant:
                 metrics["personal_worst_decile"] = sum(decile) / len(decile)
             result[name] = metrics
         return result
+
+
+def _rows(round_number: int, action: Action, cost: Cost | None) -> Iterator[LedgerRow]:
+    """A computation is one row. Modules that travel together share time and energy by their bytes, in their order."""
+    total = sum(action.modules.values())
+    for target in action.targets:
+        before = 0
+        for module, size in action.modules.items() or [("*", 0)]:
+            start_s = seconds = joules = None
+            if cost is not None:
+                share = size / total if total else 1.0
+                start_s = cost.start_s + (cost.seconds * before / total if total else 0.0)
+                joules = share * (cost.sender_j / len(action.targets) + cost.receiver_j[target])
+                seconds = share * cost.seconds
+            ends = (action.source, target)
+            yield LedgerRow(
+                round_number, action.kind, *ends, module, size, action.hops, start_s, seconds, joules, action.lost
+            )
+            before += size

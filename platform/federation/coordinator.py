@@ -20,6 +20,8 @@ from fogtune.platform.rng import numpy_generator
 from fogtune.platform.topology import DEVICE, Tree
 from fogtune.platform.topology_build import build_tree
 
+from .costs import RoundCosts
+from .decisions import Wear, decide
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, RoundPlan, Setup
 
 OWN = "own"
@@ -40,6 +42,12 @@ class CoordinatorState:
     """Device -> experts that its samples used when it trained last."""
     updates_lost: int = 0
     """Planned updates that never arrived, over all rounds."""
+    ready_s: dict[str, float] = field(default_factory=dict)
+    """Aggregating node -> virtual time at which it can begin the next round; empty without a network, as are:"""
+    spent_j: dict[str, float] = field(default_factory=dict)
+    """Device -> energy that it has spent."""
+    headed: dict[str, int] = field(default_factory=dict)
+    """Device -> rounds in which it was a cluster head."""
 
 
 class Coordinator:
@@ -50,6 +58,7 @@ class Coordinator:
         self.tree: Tree = build_tree(config)
         self.ownership: Ownership = own(config, self.tree)
         self.setup = setup
+        self.costs = RoundCosts(config, self.tree, setup)
         self.state = state or CoordinatorState(
             stamps={
                 node: {m: 0 for m in self.ownership.subtree_modules(node) if self._reaches(m, node)}
@@ -58,11 +67,34 @@ class Coordinator:
         )
 
     def plan(self, round_number: int) -> RoundPlan:
-        """Who trains what in a round, what each device fetches first and sends afterwards."""
+        """Who trains what in a round, what each device fetches first and sends afterwards, and over whom.
+
+        Raises:
+            RunFailed: the network allows no device to take part.
+        """
         config = self.config
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
         orders = tuple(self._order(device, round_number) for device in self._participants(round_number))
-        return RoundPlan(round_number, orders, personal=due and config.evaluation.personal, evaluate=due)
+        personal, first = due and config.evaluation.personal, self._first(round_number)
+        if self.costs.network is None:
+            return RoundPlan(round_number, orders, personal, due, first)
+        wear = Wear(self.state.headed, self.state.spent_j)
+        decided = decide(self.costs, self.costs.network, round_number, orders, first, self.state.ready_s, wear)
+        if not decided.orders:
+            why = _some([f"{d.device}: {d.why}" for d in decided.decisions], "; ")
+            raise RunFailed(round_number, f"no device can take part; {why}")
+        return RoundPlan(round_number, decided.orders, personal, due, first, decided.decisions)
+
+    def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
+        """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
+        failed = {report.device for report in reports if report.error is not None}
+        heads = {order.device: order.head for order in plan.orders if order.head in failed}
+        return [
+            DeviceReport(report.device, f"its head {heads[report.device]} failed")
+            if report.device in heads and report.error is None
+            else report
+            for report in reports
+        ]
 
     def admit(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Count what arrived.
@@ -122,6 +154,22 @@ class Coordinator:
                 self.state.stamps[node][module] = round_number
         return adopted
 
+    def conclude(self, plan: RoundPlan, ready_s: Mapping[str, float], spent_j: Mapping[str, float]) -> None:
+        """The round is over.
+
+        Args:
+            plan: the round's plan.
+            ready_s: node -> virtual time at which it can begin the next one.
+            spent_j: device -> energy that it has spent in this one.
+        """
+        state = self.state
+        state.round = plan.round
+        state.ready_s = dict(ready_s)
+        for device, joules in spent_j.items():
+            state.spent_j[device] = state.spent_j.get(device, 0.0) + joules
+        for head in {order.head for order in plan.orders if order.head}:
+            state.headed[head] = state.headed.get(head, 0) + 1
+
     def variants(self, task: str) -> tuple[str, ...]:
         """Nodes whose models are the task's global models: those of the lowest scope on the task's path."""
         path = self._path(task)
@@ -158,6 +206,13 @@ class Coordinator:
                         jobs[host].append(EvaluationJob(task, variant, mine))
         # Jobs of one variant together: its modules are loaded once.
         return {host: tuple(sorted(some, key=lambda job: job.variant)) for host, some in jobs.items()}
+
+    def _first(self, round_number: int) -> dict[str, tuple[str, ...]]:
+        """Version 0 comes from the cloud, down to the lowest tier, before the first round."""
+        if round_number > 1:
+            return {}
+        held, nodes = self.state.stamps, [n for n in reversed(self.tree.aggregators) if self.tree[n].parent]
+        return {node: tuple(m for m in held[node] if m in held[self.tree[node].parent or ""]) for node in nodes}
 
     def _participants(self, round_number: int) -> tuple[str, ...]:
         devices = self.tree.devices

@@ -25,11 +25,12 @@ from fogtune.platform.aggregation import (
 from fogtune.platform.config import Config, Median, Scaffold, TrimmedMean
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
+from fogtune.platform.learning.flops import SampleFlops, sample_flops
 from fogtune.platform.learning.local import train
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
-from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup
+from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,24 @@ class DeviceHost:
             held_out={task: len(bench.held_out(task)) for task in bench.config.tasks},
             labels=bench.dataset.labels,
             adapter_config=bench.model.adapter_config,
+            workloads=self._workloads() if bench.config.network else {},
         )
+
+    def _workloads(self) -> dict[str, tuple[Workload, ...]]:
+        """Of all devices; those of one group that execute a task are alike but for the number of their samples."""
+        bench = self.bench
+        counted: dict[tuple[str | None, str], SampleFlops] = {}
+        result = {}
+        for device in bench.tree.devices:
+            loads = []
+            for task, part in bench.parts(device).items():
+                kind = (bench.tree[device].group, task)
+                if kind not in counted and len(part.train):
+                    counted[kind] = sample_flops(bench, device, task)
+                if len(part.train):
+                    loads.append(Workload(len(part.train), counted[kind].training, counted[kind].prefix))
+            result[device] = tuple(loads)
+        return result
 
     def train(self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]]) -> HostReply:
         """Train those of the plan's devices that live here.
@@ -81,6 +99,9 @@ class DeviceHost:
         for order in plan.orders:
             if order.device not in self.states:
                 continue
+            if order.lost:
+                reports.append(DeviceReport(order.device, order.lost))
+                continue
             parent = self.bench.tree[order.device].parent or ""
             try:
                 update, state, report = self._train_one(plan, order, versions[parent])
@@ -93,7 +114,8 @@ class DeviceHost:
                     reason = f"{type(error).__name__}: {reason}"
                 reports.append(DeviceReport(order.device, reason))
                 continue
-            updates[parent] = updates.get(parent, Update.empty()) + update
+            receiver = order.receiver(parent)
+            updates[receiver] = updates.get(receiver, Update.empty()) + update
             self.states[order.device] = state
             reports.append(report)
         return HostReply(updates, tuple(reports))

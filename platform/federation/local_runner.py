@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -95,8 +95,9 @@ class LocalRunner:
         coordinator, tree = self._coordinator, self._coordinator.tree
         plan = coordinator.plan(number)
         reply = self._host.train(plan, {node: state.versions for node, state in self._states.items()})
-        coordinator.admit(plan, reply.reports)
-        arriving = dict(reply.updates)
+        reports = coordinator.heard(plan, reply.reports)
+        coordinator.admit(plan, reports)
+        arriving = self._arriving(reply.updates, {report.device for report in reports if report.error is None})
         changed, upward = {}, {}
         total = Update.empty()
         for node in tree.aggregators:
@@ -107,7 +108,7 @@ class LocalRunner:
             parent = tree[node].parent
             if parent is not None:
                 arriving[parent] = arriving.get(parent, Update.empty()) + step.upward
-        coordinator.note_devices(plan, reply.reports)
+        coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
         for node, modules in adopted.items():
             above = self._states[tree[node].parent or ""].versions
@@ -116,11 +117,23 @@ class LocalRunner:
         if plan.evaluate:
             jobs = coordinator.evaluation_jobs({"local": tree.devices})["local"]
             sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
-        rows = self._accountant.rows(plan, reply.reports, upward, adopted)
+        booked = self._accountant.book(plan, reports, upward, adopted)
         wall_s = time.perf_counter() - started
-        coordinator.state.round = number
-        record = self._accountant.record(plan, reply.reports, total, rows, sums, wall_s)
-        return RoundResult(record, rows, coordinator.lost(plan, reply.reports))
+        coordinator.conclude(plan, booked.ready_s, booked.spent_j)
+        record = self._accountant.record(plan, reports, total, booked, sums, wall_s)
+        return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
+
+    def _arriving(self, updates: Mapping[str, Update], delivering: Collection[str]) -> dict[str, Update]:
+        """Node -> the sum of what its devices and cluster heads send it."""
+        tree = self._coordinator.tree
+        arriving: dict[str, Update] = {}
+        for receiver, update in updates.items():
+            if receiver in tree.devices:
+                if receiver not in delivering:
+                    continue
+                receiver = tree[receiver].parent or ""
+            arriving[receiver] = arriving.get(receiver, Update.empty()) + update
+        return arriving
 
     def snapshot(self) -> Snapshot:
         return Snapshot(deepcopy(self._coordinator.state), dict(self._states), dict(self._host.states))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fogtune.platform.aggregation import Tensors, Update
 
@@ -21,6 +21,29 @@ class DeviceOrder:
     """Modules that it downloads first, because its parent has a newer version than it holds."""
     upward: tuple[str, ...]
     """Modules that it sends to its parent if it trains them; it keeps the others."""
+    relays: tuple[str, ...] = ()
+    """Devices over which its update goes to its access node, or its head, from its side; none if it goes directly."""
+    head: str | None = None
+    """Device that adds its update to others before it goes up; null if it goes up by itself."""
+    down: tuple[str, ...] = ()
+    """Devices over which its downloads come, from its side; none if it hears its access node itself."""
+    lost: str | None = None
+    """Why its update will not arrive, in one line; it sends it all the same."""
+
+    def receiver(self, parent: str) -> str:
+        """Who adds its update up."""
+        return self.head or parent
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Something that was decided from what it costs."""
+
+    device: str
+    what: str
+    """`sits out`, `relayed`, `headed`, ..."""
+    why: str
+    """In one line, with the figures."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +68,10 @@ class RoundPlan:
     """Whether devices evaluate their own models."""
     evaluate: bool
     """Whether the global model is evaluated at the end."""
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Aggregating node, from the top down -> modules that its parent gives it before anything else."""
+    decisions: tuple[Decision, ...] = ()
+    """What was decided from costs, and why."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +93,23 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class HostReply:
-    """A host's answer: the devices' updates pre-summed by parent, and a report a device."""
+    """A host's answer: the devices' updates, pre-summed by who adds them up, and a report a device."""
 
     updates: Mapping[str, Update]
+    """Parent of devices, or cluster head -> the sum of what devices of this host send it."""
     reports: tuple[DeviceReport, ...]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one task asks of a device's processor."""
+
+    samples: int
+    """Of its training part."""
+    sample_flops: float
+    """To train on one sample once."""
+    prefix_flops: float
+    """To compute what is frozen of one sample, once in a run."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +124,5 @@ class Setup:
     """Task -> label names."""
     adapter_config: Mapping[str, object] | None
     """PEFT's description of the adapter."""
+    workloads: Mapping[str, tuple[Workload, ...]] = field(default_factory=dict)
+    """Device -> one a task that it executes; empty without a network."""

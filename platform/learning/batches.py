@@ -34,10 +34,15 @@ def rows_of_round(
     n = len(rows)
     if n == 0:
         return rows
-    first, last = round((round_number - 1) * epochs * n), round(round_number * epochs * n)
+    first, last = window(n, epochs, round_number)
     passes = range(first // n, -(-last // n))
     stream = [numpy_generator(seed, "pass", *key, number).permutation(rows) for number in passes]
     return np.concatenate([rows[:0], *stream])[first - passes.start * n :][: last - first]
+
+
+def window(samples: int, epochs: float, round_number: int) -> tuple[int, int]:
+    """Where a round begins and ends on the endless row of passes over `samples`."""
+    return round((round_number - 1) * epochs * samples), round(round_number * epochs * samples)
 
 
 def mixed_batches(

@@ -23,7 +23,7 @@ USERS = 4
 SEED = 49
 """Theirs."""
 
-_SIDE_M = 5000.0
+SIDE_M = 5000.0
 _SERVERS_APART_M = 500.0
 _CENTRE_RADIUS_M = 1000.0  # of a cluster's centre around its server
 _CLUSTER_RADIUS_M = 500.0  # of users around their cluster's centre
@@ -34,6 +34,10 @@ _NOISE_W_PER_HZ = 10**-20.4  # -174 dBm/Hz
 class Links:
     """All radio links of the 10 clusters. Fading is z1^2 + z2^2 of two standard normal draws: its mean is 2."""
 
+    servers_m: Floats
+    """Positions of the edge servers, (10, 2)."""
+    users_m: Floats
+    """Positions of the users, (10, 4, 2)."""
     uplink_m: Floats
     """User to its edge server, (10, 4)."""
     uplink_fading: Floats
@@ -56,15 +60,19 @@ def draw_links() -> Links:
     d2d_m = np.linalg.norm(users_m[:, :, None] - users_m[:, None], axis=-1)
     d2d_m[:, range(USERS), range(USERS)] = np.nan
     uplink_m = np.linalg.norm(users_m - servers_m[:, None], axis=-1)
-    return Links(uplink_m, uplink_fading, d2d_m, d2d_fading)
+    return Links(servers_m, users_m, uplink_m, uplink_fading, d2d_m, d2d_fading)
+
+
+def gain(distance_m: Floats, fading: Floats) -> Floats:
+    """|h|^2: a path loss of 30 dB at 1 m and 30 dB a decade, times the fading; nan stays nan."""
+    power: Floats = 10 ** ((-30 - 30 * np.log10(distance_m)) / 10) * fading
+    return power
 
 
 def rate_bits_per_s(
     distance_m: Floats, fading: Floats, *, power_w: float, bandwidth_hz: float, noise_hz: float
 ) -> Floats:
     """Shannon's rate, B log2(1 + P |h|^2 / N), elementwise.
-
-    |h|^2 is a path loss of 30 dB at 1 m and 30 dB a decade, times the fading.
 
     Args:
         distance_m: Lengths of links; nan stays nan.
@@ -73,8 +81,8 @@ def rate_bits_per_s(
         bandwidth_hz: B, that carries the signal.
         noise_hz: Bandwidth whose thermal noise is N. In truth the same; the paper's code takes a thousandth of it.
     """
-    gain = 10 ** ((-30 - 30 * np.log10(distance_m)) / 10) * fading
-    rate: Floats = bandwidth_hz * np.log2(1 + power_w * gain / (_NOISE_W_PER_HZ * noise_hz))
+    snr = power_w * gain(distance_m, fading) / (_NOISE_W_PER_HZ * noise_hz)
+    rate: Floats = bandwidth_hz * np.log2(1 + snr)
     return rate
 
 
@@ -89,7 +97,7 @@ def _place(generator: np.random.Generator) -> tuple[Floats, Floats]:
     """Positions in m: of the servers, (10, 2), and of the users, (10, 4, 2)."""
     servers: list[Floats] = []
     while len(servers) < CLUSTERS:
-        server = generator.uniform(0, _SIDE_M, size=2)
+        server = generator.uniform(0, SIDE_M, size=2)
         if all(np.linalg.norm(server - other) >= _SERVERS_APART_M for other in servers):
             servers.append(server)
     users = []
@@ -105,5 +113,5 @@ def _around(centre: Floats, radius_m: float, generator: np.random.Generator) -> 
         radius = math.sqrt(generator.uniform()) * radius_m
         angle = 2 * math.pi * generator.uniform()
         point: Floats = centre + radius * np.array([math.cos(angle), math.sin(angle)])
-        if np.all((point >= 0) & (point <= _SIDE_M)):
+        if np.all((point >= 0) & (point <= SIDE_M)):
             return point

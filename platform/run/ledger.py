@@ -108,6 +108,7 @@ def _schema() -> pa.Schema:
             ("start_s", pa.float64()),
             ("seconds", pa.float64()),
             ("joules", pa.float64()),
+            ("lost", pa.bool_()),
         ]
     )
 

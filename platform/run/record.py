@@ -61,6 +61,8 @@ class RoundRecord:
     devices' own models; empty when the round was not evaluated."""
     modules_moved: Mapping[str, int]
     """Module -> bytes, all links together."""
+    decisions: list[dict[str, str]] = field(default_factory=list)
+    """What was decided from the network's costs: `device`, `what`, and `why` in one line."""
 
     def to_json(self) -> str:
         """One line; a value that is not finite is written as null."""
@@ -70,9 +72,10 @@ class RoundRecord:
     def from_json(cls, line: str) -> Self:
         """The record that wrote this line. Raises ValueError if none did."""
         found = json.loads(line)
-        if not isinstance(found, dict) or (missing := cls.__dataclass_fields__.keys() - found.keys()):
+        required = cls.__dataclass_fields__.keys() - {"decisions"}  # which older runs have not
+        if not isinstance(found, dict) or (missing := required - found.keys()):
             raise ValueError("not a round" if not isinstance(found, dict) else f"without {', '.join(sorted(missing))}")
-        values = {name: found[name] for name in cls.__dataclass_fields__}
+        values = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
         try:
             values["loss"] = _floats(values["loss"])
             values["tasks"] = {task: _floats(metrics) for task, metrics in values["tasks"].items()}
@@ -98,6 +101,8 @@ class LedgerRow:
     """Virtual time since the start of the run; null without a network model, as are the next two."""
     seconds: float | None
     joules: float | None
+    lost: bool = False
+    """Whether nothing arrived."""
 
 
 @dataclass(frozen=True)

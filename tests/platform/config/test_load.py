@@ -174,7 +174,7 @@ def test_override_of_a_kind_drops_what_the_new_kind_has_not() -> None:
         (
             "outputs.directory=x",
             "outputs: unknown field, given {'directory': 'x'}; did you mean output? allowed: name, seed, rounds, "
-            "topology, devices, sources, tasks, model, local, federation, evaluation, execution, output",
+            "topology, devices, sources, tasks, model, local, federation, network, evaluation, execution, output",
         ),
         (
             "federation.rule.mu=1",

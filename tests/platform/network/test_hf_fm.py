@@ -63,7 +63,15 @@ def test_d2d_figures_are_in_the_ranges_of_the_papers_code() -> None:
 def test_a_link_of_100_m_by_hand() -> None:
     # Path loss 30 + 30 log10(100) = 90 dB; fading as the mean is drawn, 2. With log2(10) = 3.321928:
     one = np.array([[100.0]])
-    links = Links(uplink_m=one, uplink_fading=2 * one / 100, d2d_m=one[None], d2d_fading=2 * one[None] / 100)
+    nowhere = np.empty((0, 2))
+    links = Links(
+        servers_m=nowhere,
+        users_m=nowhere,
+        uplink_m=one,
+        uplink_fading=2 * one / 100,
+        d2d_m=one[None],
+        d2d_fading=2 * one[None] / 100,
+    )
     # SNR = 10^3 mW * 2 * 10^-9 / (10^-17.4 mW/Hz * 10^3) = 2 * 10^8.4, log2 = 1 + 8.4 * 3.321928 = 28.9042;
     # 48 Mbit / (1 MHz * 28.9042) = 1.66066 s
     assert PAPER.uplink_s(links).item() == pytest.approx(1.66066, abs=1e-5)

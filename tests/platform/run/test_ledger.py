@@ -64,7 +64,7 @@ def test_rows_keep_their_values_and_an_empty_ledger_its_columns(tmp_path: Path) 
     book.merge(keep_parts=False)
     empty = pq.read_table(tmp_path / "ledger.parquet")
     assert empty.num_rows == 0
-    book.book([LedgerRow(1, "d2d", "a", "b", "expert/1", 7, 3, 0.5, 0.25, 2.0)])
+    book.book([LedgerRow(1, "d2d", "a", "b", "expert/1", 7, 3, 0.5, 0.25, 2.0, True)])
     book.seal()
     book.merge(keep_parts=False)
     table = pq.read_table(tmp_path / "ledger.parquet")
@@ -72,6 +72,6 @@ def test_rows_keep_their_values_and_an_empty_ledger_its_columns(tmp_path: Path) 
     assert table.to_pylist() == [
         {
             "round": 1, "kind": "d2d", "source": "a", "target": "b", "module": "expert/1", "bytes": 7, "hops": 3,
-            "start_s": 0.5, "seconds": 0.25, "joules": 2.0,
+            "start_s": 0.5, "seconds": 0.25, "joules": 2.0, "lost": True,
         }
     ]  # fmt: skip

@@ -1,0 +1,77 @@
+"""What a round takes, before it is played or after: bytes always, seconds and joules where a network is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import torch
+
+from fogtune.platform.config import Config
+from fogtune.platform.learning.batches import window
+from fogtune.platform.network.actions import Cost, Script
+from fogtune.platform.network.model import NetworkModel
+from fogtune.platform.topology import Tree
+
+from .messages import DeviceOrder, Setup, Workload
+from .script import Moves, Retries, ScriptWriter, Sizes
+from .sizes import message_bytes
+
+
+class RoundCosts:
+    """Writes the scripts of rounds and tells what they take. Keeps nothing from round to round."""
+
+    def __init__(self, config: Config, tree: Tree, setup: Setup) -> None:
+        self.network = NetworkModel(config, config.network, tree) if config.network else None
+        self._epochs = config.local.epochs
+        self._workloads = setup.workloads
+        version = {module: message_bytes(tensors) for module, tensors in setup.initial.items()}
+        total = {module: message_bytes(tensors, torch.int64) for module, tensors in setup.initial.items()}
+        parents = {device: tree[device].parent or "" for device in tree.devices}
+        access = self.network.sites.access if self.network else parents
+        self._sizes = Sizes(version, version, total)
+        self._writer = ScriptWriter(tree, access, self._sizes)
+
+    def script(
+        self, round_number: int, orders: Sequence[DeviceOrder], moves: Moves, first: Mapping[str, Sequence[str]]
+    ) -> Script:
+        """The script of a round; `first` is node -> modules that come down to it before anything else."""
+        if self.network is None:
+            return self._writer.write(orders, moves, first, {}, None)
+        network = self.network
+        flops = {order.device: self.flops(order.device, round_number) for order in orders}
+        retries = Retries(lambda action: network.attempts(round_number, action), network.network.radio.attempts)
+        return self._writer.write(orders, moves, first, flops, retries if network.network.radio.loss else None)
+
+    def play(
+        self, round_number: int, script: Script, ready_s: Mapping[str, float]
+    ) -> tuple[list[Cost], dict[str, float]]:
+        """What each action of a script takes, and when each node can begin the next round; empty without a network."""
+        if self.network is None:
+            return [], {}
+        costs = self.network.costs(round_number, script, ready_s)
+        ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
+        return costs, {**ready_s, **ends}
+
+    def update_bits(self, orders: Iterable[DeviceOrder]) -> dict[str, float]:
+        """Device -> bits of all that it may send."""
+        return {order.device: 8.0 * sum(self._sizes.update[m] for m in order.upward) for order in orders}
+
+    def sum_bits(self, orders: Iterable[DeviceOrder]) -> Callable[[Collection[str]], float]:
+        """Bits of the sum of some devices' updates, as a function of the devices."""
+        upward = {order.device: order.upward for order in orders}
+
+        def bits(devices: Collection[str]) -> float:
+            modules = {module for device in devices for module in upward[device]}
+            return 8.0 * sum(self._sizes.total[module] for module in modules)
+
+        return bits
+
+    def flops(self, device: str, round_number: int) -> float:
+        """Operations of a device's local training in a round; what is frozen is computed when a sample first comes."""
+        return sum(_flops(load, self._epochs, round_number) for load in self._workloads[device])
+
+
+def _flops(load: Workload, epochs: float, round_number: int) -> float:
+    first, last = window(load.samples, epochs, round_number)
+    new = min(last, load.samples) - min(first, load.samples)
+    return (last - first) * load.sample_flops + new * load.prefix_flops

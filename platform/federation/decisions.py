@@ -1,0 +1,190 @@
+"""Decisions from costs: who sits a round out, over whom updates go, who adds them up.
+
+They are taken before the round by playing its script with what everyone may send at most, on this round's channel. A
+device sits out that has no way up, whose update would come after the deadline, or whose battery would not last; ways
+are then decided anew, for those who sit out neither relay nor head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fogtune.platform.network.actions import Cost, Script
+from fogtune.platform.network.model import NetworkModel
+from fogtune.platform.network.routing import Cell, Way, elect_heads, ways_up
+
+from .costs import RoundCosts
+from .messages import Decision, DeviceOrder
+from .script import Moves
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The orders that are left, with their ways, and the reasons."""
+
+    orders: tuple[DeviceOrder, ...]
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True)
+class Wear:
+    """What earlier rounds have cost the devices."""
+
+    headed: Mapping[str, int]
+    """Device -> rounds in which it was a head."""
+    spent_j: Mapping[str, float]
+    """Device -> energy that it has spent."""
+
+
+def decide(
+    costs: RoundCosts,
+    network: NetworkModel,
+    round_number: int,
+    orders: Sequence[DeviceOrder],
+    first: Mapping[str, Sequence[str]],
+    ready_s: Mapping[str, float],
+    wear: Wear,
+) -> Decided:
+    """The orders of a round as the network allows them.
+
+    Args:
+        costs: writes and plays scripts.
+        network: the run's network.
+        round_number: the round.
+        orders: what each participant is to do, without ways.
+        first: node -> modules that come down to it before anything else.
+        ready_s: node -> virtual time at which it begins the round.
+        wear: of the devices.
+    """
+    out: dict[str, str] = {}
+    while True:
+        left = [order for order in orders if order.device not in out]
+        routed = _routed(costs, network, round_number, left, out, wear)
+        out |= {o.device: _no_way(network, round_number, o.device) for o in left if o.device not in routed}
+        going = [routed[order.device] for order in left if order.device in routed]
+        script = costs.script(round_number, going, Moves({o.device: o.upward for o in going}, {}, {}), first)
+        played, _ = costs.play(round_number, script, ready_s)
+        late = _late(network, going, script, played, ready_s) | _empty(network, going, script, played, wear)
+        if not late:
+            break
+        out |= late
+    going = [replace(o, lost=_lost(network, script.lost[o.device])) if o.device in script.lost else o for o in going]
+    reasons = [Decision(device, "sits out", why) for device, why in out.items()]
+    return Decided(tuple(going), (*reasons, *(d for order in going for d in _way_decisions(order))))
+
+
+def _routed(
+    costs: RoundCosts,
+    network: NetworkModel,
+    round_number: int,
+    orders: Sequence[DeviceOrder],
+    out: Collection[str],
+    wear: Wear,
+) -> dict[str, DeviceOrder]:
+    """Orders with their ways; those without a way are left out."""
+    d2d = network.network.d2d
+    by_cell: dict[str, list[DeviceOrder]] = {}
+    for order in orders:
+        by_cell.setdefault(network.sites.access[order.device], []).append(order)
+    result: dict[str, DeviceOrder] = {}
+    for access, some in by_cell.items():
+        awake = [device for device in network.sites.cells[access] if device not in out]
+        cell = Cell.of(network, round_number, access, awake)
+        ways = ways_up(cell, relay=d2d is not None and d2d.relay)
+        if d2d is not None and d2d.heads:
+            ways = elect_heads(cell, ways, costs.update_bits(some), costs.sum_bits(some), _worn(network, some, wear))
+        result |= {o.device: _on_its_way(o, ways[o.device], cell) for o in some if o.device in ways}
+    return result
+
+
+def _on_its_way(order: DeviceOrder, way: Way, cell: Cell) -> DeviceOrder:
+    down = () if order.device in cell.hears else (*way.relays, *([way.head] if way.head else []))
+    return replace(order, relays=way.relays, head=way.head, down=down)
+
+
+def _worn(network: NetworkModel, orders: Sequence[DeviceOrder], wear: Wear) -> dict[str, float]:
+    """How often each was a head, over the share of its charge that it has left."""
+    worn = {}
+    for order in orders:
+        battery_j = network.battery_j(order.device)
+        left = 1.0 if battery_j is None else max(1e-3, 1 - wear.spent_j.get(order.device, 0.0) / battery_j)
+        worn[order.device] = wear.headed.get(order.device, 0) / left
+    return worn
+
+
+def _late(
+    network: NetworkModel,
+    orders: Sequence[DeviceOrder],
+    script: Script,
+    played: Sequence[Cost],
+    ready_s: Mapping[str, float],
+) -> dict[str, str]:
+    """The later half of those who miss the deadline, a cell: without them the others may meet it."""
+    deadline_s = network.network.deadline_s
+    late: dict[str, list[tuple[float, str]]] = {}
+    for order in orders:
+        index = script.delivered.get(order.device)
+        if deadline_s is None or index is None:
+            continue
+        after_s = played[index].end_s - ready_s.get(script.actions[index].home, 0.0)
+        if after_s > deadline_s:
+            late.setdefault(network.sites.access[order.device], []).append((after_s, order.device))
+    return {
+        device: f"its update would come after {after_s:.3g} s, network.deadline_s is {deadline_s:g}"
+        for some in late.values()
+        for after_s, device in sorted(some)[len(some) // 2 :]
+    }
+
+
+def _empty(
+    network: NetworkModel, orders: Sequence[DeviceOrder], script: Script, played: Sequence[Cost], wear: Wear
+) -> dict[str, str]:
+    """Those whose battery would not last for the round."""
+    takes_j = spent(script, played)
+    empty = {}
+    for order in orders:
+        battery_j = network.battery_j(order.device)
+        if battery_j is None:
+            continue
+        left_j = battery_j - wear.spent_j.get(order.device, 0.0)
+        if takes_j.get(order.device, 0.0) > left_j:
+            takes = f"the round would take {takes_j[order.device]:.3g} J"
+            empty[order.device] = f"{takes}, its battery has {max(left_j, 0.0):.3g} J of {battery_j:g} J left"
+    return empty
+
+
+def spent(script: Script, played: Sequence[Cost]) -> dict[str, float]:
+    """Node -> joules that it spends in a script."""
+    joules: dict[str, float] = {}
+    for action, cost in zip(script.actions, played, strict=True):
+        for node, some in ((action.source, cost.sender_j), *cost.receiver_j.items()):
+            joules[node] = joules.get(node, 0.0) + some
+    return joules
+
+
+def _no_way(network: NetworkModel, round_number: int, device: str) -> str:
+    access = network.sites.access[device]
+    ends = ((device, access), (access, device))
+    snrs = " and ".join(f"{10 * math.log10(network.snr(round_number, *pair)):.1f} dB" for pair in ends)
+    others = "no other device that does is in reach" if network.network.d2d else "there is no network.d2d"
+    return f"it does not reach {access} (signal to noise {snrs} up and down), and {others}"
+
+
+def _lost(network: NetworkModel, link: str) -> str:
+    return f"lost on its way from {link}: {network.network.radio.attempts} attempts in vain"
+
+
+def _way_decisions(order: DeviceOrder) -> list[Decision]:
+    found = []
+    over = f" over {', '.join(order.relays)}" if order.relays else ""
+    if order.head:
+        found.append(
+            Decision(order.device, "is headed", f"{order.head} adds its update up{over}: less airtime for all")
+        )
+    elif order.relays:
+        found.append(Decision(order.device, "is relayed", f"its update goes up{over}: the cheapest way"))
+    if order.lost:
+        found.append(Decision(order.device, "is lost", order.lost))
+    return found

@@ -1,0 +1,225 @@
+"""The script of a round: which transfers and computations it is made of, and what each waits for.
+
+    parent (-> access point) -> downlink, module by module -> training -> uplink (-> access point) -> parent
+    all updates of a node's children -> its sums go up -> the cloud -> new versions come down
+
+The same script is played before a round, to decide from what it would take, and booked after it, with what was sent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from fogtune.platform.network.actions import Action, Script
+from fogtune.platform.run.record import Kind
+from fogtune.platform.topology import Tree
+
+from .messages import DeviceOrder
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of every module as serialised."""
+
+    version: Mapping[str, int]
+    """Of its tensors."""
+    update: Mapping[str, int]
+    """Of what one device sends."""
+    total: Mapping[str, int]
+    """Of an exact sum of several."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What nodes send each other in a round."""
+
+    sent: Mapping[str, Sequence[str]]
+    """Device -> modules that it sends; those that failed are left out."""
+    upward: Mapping[str, Sequence[str]]
+    """Aggregating node, from the bottom up -> modules whose sums it sends to its parent."""
+    adopted: Mapping[str, Sequence[str]]
+    """Aggregating node, from the top down -> modules that it takes over from its parent."""
+
+
+Tries = Callable[[Action], int]
+"""At which attempt a transfer over a radio link comes through, from 1."""
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How transfers over radio links are repeated."""
+
+    tries: Tries
+    attempts: int
+    """After so many in vain an update is given up; a download is repeated until it comes through."""
+
+
+class ScriptWriter:
+    """Writes the scripts of a federation's rounds."""
+
+    def __init__(self, tree: Tree, access: Mapping[str, str], sizes: Sizes) -> None:
+        """`access` is device -> node whose radio it uses; its parent, unless that has no radio."""
+        self._tree = tree
+        self._access = access
+        self._sizes = sizes
+
+    def write(
+        self,
+        orders: Sequence[DeviceOrder],
+        moves: Moves,
+        first: Mapping[str, Sequence[str]],
+        flops: Mapping[str, float],
+        retries: Retries | None,
+    ) -> Script:
+        """The script of a round.
+
+        Args:
+            orders: of all participants.
+            moves: what is sent. A participant that is not in `moves.sent` is not waited for.
+            first: node, from the top down -> modules that its parent gives it before anything else.
+            flops: device -> operations of its training; empty where computations are not booked.
+            retries: of transfers by radio; null if all come through at once.
+        """
+        part = _Part(self._tree, self._sizes, retries)
+        for node, modules in first.items():
+            parent = self._tree[node].parent or ""
+            part.begin[node] = part.move("backhaul", (parent, node), modules, part.begin.get(parent, ()), parent).last
+        cells: dict[str, list[DeviceOrder]] = {}
+        for order in orders:
+            cells.setdefault(self._access[order.device], []).append(order)
+        for access, some in cells.items():
+            part.download(access, some)
+            part.train(some, flops)
+            part.upload(access, some, moves.sent)
+        for node, modules in moves.upward.items():
+            part.go_up(node, modules)
+        for node, modules in moves.adopted.items():
+            part.come_down(node, modules)
+        for node in self._tree.aggregators:
+            part.script.reached[node] = (*part.begin.get(node, ()), *part.arrived.get(node, ()))
+        return part.script
+
+
+@dataclass(frozen=True)
+class _Moved:
+    last: tuple[int, ...]
+    """The last attempt; what the transfer waited for, if nothing was to be moved."""
+    arrives: bool = True
+
+
+class _Part:
+    """A script as it is being written."""
+
+    def __init__(self, tree: Tree, sizes: Sizes, retries: Retries | None) -> None:
+        self.script = Script()
+        self.begin: dict[str, tuple[int, ...]] = {}
+        """Node -> what its part of the round waits for; of a device as far as it has been written."""
+        self.arrived: dict[str, tuple[int, ...]] = {}
+        """Aggregating node -> what reaches it from below, and from above at the end."""
+        self._tree = tree
+        self._sizes = sizes
+        self._retries = retries
+
+    def move(
+        self,
+        kind: Kind,
+        ends: tuple[str, str | tuple[str, ...]],
+        modules: Collection[str],
+        after: tuple[int, ...],
+        home: str,
+        size: Mapping[str, int] | None = None,
+        hops: int = 1,
+    ) -> _Moved:
+        """A transfer from one end to the other, with its lost attempts before it."""
+        if not modules:
+            return _Moved(after)
+        source, targets = ends[0], (ends[1],) if isinstance(ends[1], str) else ends[1]
+        moved = {module: (size or self._sizes.version)[module] for module in modules}
+        action = Action(kind, source, targets, moved, home, after, hops=hops)
+        tries, given_up = 1, False
+        if self._retries and kind != "backhaul":
+            tries = self._retries.tries(action)
+            given_up = kind != "downlink" and tries > self._retries.attempts
+            tries = self._retries.attempts if given_up else tries
+        for attempt in range(1, tries + 1):
+            lost = given_up or attempt < tries
+            after = (self.script.add(replace(action, after=after, lost=lost)),)
+        return _Moved(after, not given_up)
+
+    def download(self, access: str, orders: Sequence[DeviceOrder]) -> None:
+        """A module after the other, each once for all who hear the access node; then those that other devices bring."""
+        parent = self._parent(orders[0].device)
+        needed = dict.fromkeys(module for order in orders for module in order.fetched)
+        last = self.begin.get(parent, ())
+        if access != parent:
+            last = self.move("backhaul", (parent, access), needed, last, parent).last
+        self.begin |= {order.device: last for order in orders}
+        for module in needed:
+            receivers = tuple(order.device for order in orders if module in order.fetched and not order.down)
+            if receivers:
+                last = self.move("downlink", (access, receivers), (module,), last, parent).last
+                self.begin |= dict.fromkeys(receivers, last)
+        for order in orders:
+            if order.down:
+                way = (access, *reversed(order.down), order.device)
+                for i, ends in enumerate(pairwise(way)):
+                    kind: Kind = "d2d" if i else "downlink"
+                    last = self.move(kind, ends, order.fetched, last, parent, hops=len(way) - 1).last
+                self.begin[order.device] = last
+
+    def train(self, orders: Sequence[DeviceOrder], flops: Mapping[str, float]) -> None:
+        """Local training, as soon as a device has its modules."""
+        for order in orders:
+            device = order.device
+            if device in flops:
+                home, after = self._parent(device), self.begin[device]
+                action = Action("compute", device, (device,), {}, home, after, flops[device])
+                self.begin[device] = (self.script.add(action),)
+
+    def upload(self, access: str, orders: Sequence[DeviceOrder], sent: Mapping[str, Collection[str]]) -> None:
+        """Updates on their ways: first those that a head adds to its own."""
+        gathered = {order.device: Counter(sent.get(order.device, ())) for order in orders}
+        members: dict[str, list[str]] = {}
+        for order in sorted(orders, key=lambda order: order.head is None):
+            device, parent, modules = order.device, self._parent(order.device), gathered[order.device]
+            if device not in sent or not modules:
+                continue
+            size = {m: self._sizes.total[m] if n > 1 else self._sizes.update[m] for m, n in modules.items()}
+            moved = _Moved(self.begin[device])
+            way = (device, *order.relays, order.head or access)
+            for source, target in pairwise(way):
+                kind: Kind = "uplink" if target == access else "d2d"
+                if moved.arrives:
+                    moved = self.move(kind, (source, target), modules, moved.last, parent, size, len(way) - 1)
+                    if not moved.arrives:
+                        self.script.lost |= dict.fromkeys((device, *members.get(device, ())), f"{source} to {target}")
+            if order.head and moved.arrives:
+                gathered[order.head].update(modules.keys())
+                members.setdefault(order.head, []).append(device)
+            if order.head:
+                self.begin[order.head] += moved.last
+                continue
+            if access != parent and moved.arrives:
+                moved = self.move("backhaul", (access, parent), modules, moved.last, parent, size)
+            self.script.delivered |= dict.fromkeys((device, *members.get(device, ())), moved.last[0])
+            self.arrived[parent] = (*self.arrived.get(parent, ()), *moved.last)
+
+    def go_up(self, node: str, modules: Collection[str]) -> None:
+        """A node's sums, once all that its children send is there."""
+        parent = self._parent(node)
+        if modules:
+            moved = self.move("backhaul", (node, parent), modules, self.arrived.get(node, ()), node, self._sizes.total)
+            self.arrived[parent] = (*self.arrived.get(parent, ()), *moved.last)
+
+    def come_down(self, node: str, modules: Collection[str]) -> None:
+        """New versions, once the node above has them."""
+        parent = self._parent(node)
+        if modules:
+            moved = self.move("backhaul", (parent, node), modules, self.arrived.get(parent, ()), parent)
+            self.arrived[node] = (*self.arrived.get(node, ()), *moved.last)
+
+    def _parent(self, node: str) -> str:
+        return self._tree[node].parent or ""
