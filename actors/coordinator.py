@@ -208,8 +208,10 @@ class CoordinatorActor:
         delivering = {report.device for report in reports if report.error is None}
         for head, updates in to_heads.items():
             if head in delivering:
-                total = self._hosts[self._home[head]].add_up.remote(*updates)
-                receipts += self._add(tree[head].parent or "", total)
+                parent = tree[head].parent or ""
+                host = self._hosts[self._home[head]]
+                total = host.add_up.remote(plan.round, head, self._versions(parent), *updates)
+                receipts += self._add(parent, total)
         reports.sort(key=lambda report: tree.devices.index(report.device))
         return reports, receipts, dead
 

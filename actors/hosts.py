@@ -61,9 +61,9 @@ class HostActor:
         return (reports, *updates)
 
     @ray.method
-    def add_up(self, *updates: Update) -> Update:
-        """What a cluster head here sends upward: the sum of what its cluster sent it."""
-        return sum(updates, start=Update.empty())
+    def add_up(self, round_number: int, head: str, versions: Versions, *updates: Update) -> Update:
+        """What a cluster head here sends upward of what its cluster and itself have."""
+        return self._host.head_update(round_number, head, sum(updates, start=Update.empty()), versions)
 
     @ray.method
     def evaluate(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from .config import Config, DeviceGroup, Federation
-from .modules import kind_and_name, module_names
+from .config import Compression, Config, DeviceGroup, Federation
+from .modules import is_statistics, kind_and_name, module_names
 from .topology import CLOUD, Tree
 
 
@@ -32,6 +32,8 @@ class Ownership:
     """Module -> highest tier at which it is averaged."""
     cadences: Mapping[str, Mapping[str, int]]
     """Module -> tier -> every how many rounds that tier's nodes send it to their parents; 1 for absent tiers."""
+    compressions: Mapping[str, tuple[Compression, ...]]
+    """Module -> what makes its updates smaller."""
     subtrees: Mapping[str, tuple[str, ...]]
     """Node -> modules trained by any device below it, in order."""
     inputs: Mapping[tuple[str, str], tuple[str, ...]]
@@ -44,6 +46,10 @@ class Ownership:
     def cadence(self, module: str, tier: str) -> int:
         """Every how many rounds nodes of `tier` send the module to their parents, if it goes up from there at all."""
         return self.cadences[module].get(tier, 1)
+
+    def compression(self, module: str) -> tuple[Compression, ...]:
+        """What makes updates of the module smaller; empty for as they are."""
+        return self.compressions[module]
 
     def goes_up(self, module: str, tier: str, round_number: int) -> bool:
         """Whether nodes of `tier` send the module to their parents in this round; rounds count from 1."""
@@ -85,6 +91,7 @@ def own(config: Config, tree: Tree) -> Ownership:
         tiers=tree.tiers,
         scopes={module: resolve_scope(config.federation, module) for module in modules},
         cadences={module: resolve_cadence(config.federation, module) for module in modules},
+        compressions={module: resolve_compression(config.federation, module) for module in modules},
         subtrees=_subtrees(modules, {device: of_group[group] for device, group in group_of.items()}, tree),
         inputs={
             (device, task): inputs
@@ -115,7 +122,9 @@ def group_modules(config: Config, group: DeviceGroup) -> tuple[str, ...]:
     return tuple(module for module in module_names(config) if trains(module))
 
 
-def deciding_policy(federation: Federation, module: str, field: Literal["scope", "cadence"]) -> int | None:
+def deciding_policy(
+    federation: Federation, module: str, field: Literal["scope", "cadence", "compression"]
+) -> int | None:
     """Index in `federation.modules` of the last policy that matches a module and gives the field; None if none."""
     giving = [
         i
@@ -135,6 +144,14 @@ def resolve_cadence(federation: Federation, module: str) -> Mapping[str, int]:
     """Tier -> cadence of a module: the whole mapping of the deciding policy, else the federation's; 1 where absent."""
     i = deciding_policy(federation, module, "cadence")
     return federation.cadence if i is None else federation.modules[i].cadence or {}
+
+
+def resolve_compression(federation: Federation, module: str) -> tuple[Compression, ...]:
+    """The compression of a module: the deciding policy's, else the federation's; statistics have none."""
+    if is_statistics(module):
+        return ()
+    i = deciding_policy(federation, module, "compression")
+    return federation.compression if i is None else federation.modules[i].compression or ()
 
 
 def _subtrees(

@@ -1,5 +1,6 @@
 """The configuration: one pydantic tree. `load` reads it, `check` refuses combinations that cannot work."""
 
+from .compression import Compression, Quantise, Skip, TopK
 from .data import (
     DirichletPartition,
     EmbeddedSource,
@@ -50,6 +51,7 @@ __all__ = [
     "Adapter",
     "Backbone",
     "Backhaul",
+    "Compression",
     "Config",
     "CountedTopology",
     "DeviceClass",
@@ -87,15 +89,18 @@ __all__ = [
     "Placement",
     "Power",
     "Prompts",
+    "Quantise",
     "Radio",
     "Rule",
     "Scaffold",
     "SeriesEncoder",
     "ShardPartition",
+    "Skip",
     "Source",
     "Task",
     "ThreeGpp",
     "Tier",
+    "TopK",
     "Topology",
     "TrimmedMean",
 ]  # fmt: skip

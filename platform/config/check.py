@@ -10,6 +10,8 @@ from ..topology_build import build_tree
 from .check_federation import (
     cadence_tiers_exist,
     cadences_are_multiples,
+    compressed_meet_every_round,
+    compressions_are_chains,
     policies_match,
     robust_rule_fits,
     scaffold_meets_every_round,
@@ -73,6 +75,8 @@ _OF_CONFIG = (
     cadences_are_multiples,
     scaffold_uses_sgd,
     scaffold_meets_every_round,
+    compressions_are_chains,
+    compressed_meet_every_round,
 )
 _OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built)
 

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 from ..errors import InputError
 from ..modules import module_names
-from ..ownership import deciding_policy, resolve_cadence, resolve_scope
-from ..topology import CLOUD, Tree
+from ..ownership import deciding_policy, resolve_cadence, resolve_compression, resolve_scope
+from ..topology import CLOUD, DEVICE, Tree
 from ..topology_build import tier_names
+from .compression import require_chain
 from .describe import listed, shown
 from .federation import Median, Scaffold, TrimmedMean
 from .root import Config
@@ -89,6 +90,32 @@ def scaffold_meets_every_round(config: Config) -> None:
         for tier, rounds in cadence.items():
             if rounds != 1:
                 raise InputError(f"{where}.{tier}", f"{rounds} given; allowed with rule scaffold: 1")
+
+
+def compressions_are_chains(config: Config) -> None:
+    """Whether to send, which values, how finely: in this order."""
+    federation = config.federation
+    given = {"federation.compression": federation.compression}
+    given |= {f"federation.modules.{i}.compression": p.compression or () for i, p in enumerate(federation.modules)}
+    for where, transforms in given.items():
+        try:
+            require_chain(transforms)
+        except ValueError as error:
+            raise InputError(where, str(error)) from None
+
+
+def compressed_meet_every_round(config: Config) -> None:
+    """A change is sent against the version that its receiver has, so nobody may have moved on alone meanwhile."""
+    federation = config.federation
+    for module in module_names(config):
+        if not resolve_compression(federation, module):
+            continue
+        if isinstance(federation.rule, Scaffold):
+            raise InputError("federation.compression", "not with rule scaffold; allowed: none, or another rule")
+        if (cadence := resolve_cadence(federation, module).get(DEVICE, 1)) != 1:
+            i = deciding_policy(federation, module, "cadence")
+            where = "federation.cadence" if i is None else f"federation.modules.{i}.cadence"
+            raise InputError(f"{where}.{DEVICE}", f"{cadence} for {module}, which is compressed; allowed: 1")
 
 
 def robust_rule_fits(config: Config, tree: Tree) -> None:

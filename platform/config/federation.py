@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .base import Name, Section
+from .compression import Compression
 
 
 class Local(Section):
@@ -130,6 +131,8 @@ class ModulePolicy(Section):
     """Highest tier at which the module is averaged: `cloud`, a tier's name (`fog`), or `device` (personal)."""
     cadence: dict[Name, Annotated[int, Field(ge=1)]] | None = None
     """Tier -> every how many rounds its nodes send the module upward; in place of `federation.cadence`."""
+    compression: tuple[Compression, ...] | None = None
+    """What makes the module's updates smaller; in place of `federation.compression`."""
 
 
 class Federation(Section):
@@ -140,6 +143,9 @@ class Federation(Section):
     cadence: dict[Name, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Tier -> every how many rounds its nodes send modules upward, 1 where absent. `{fog: 2}` is the paper's
     E_agg = 2; a tier's cadence is a multiple of that of the tier below."""
+    compression: tuple[Compression, ...] = ()
+    """What makes the updates of devices and cluster heads smaller, in the order skip, top-k, quantise; statistics are
+    always sent as they are. Heads only quantise."""
     modules: tuple[ModulePolicy, ...] = ()
     """Exceptions a module."""
     participation: float = Field(default=1.0, gt=0, le=1)

@@ -145,6 +145,8 @@ class D2D(Section):
     """Devices farther apart do not hear each other."""
     band_hz: float = Field(default=10e6, gt=0)
     """Bandwidth in a cell, shared by all its links between devices."""
+    transmit_w: float | None = Field(default=None, gt=0)
+    """Power of devices on these links; null for that of their class."""
     relay: bool = True
     """Updates and downloads go over other devices where that costs less, or where there is no other way."""
     heads: bool = False
@@ -165,10 +167,11 @@ class Network(Section):
     """Wires."""
     classes: dict[Name, DeviceClass] = Field(
         default_factory=lambda: {
-            "phone": _class(40e9, 4.0),
-            "watch": _class(4e9, 0.8, 0.1),
-            "camera": _class(20e9, 5.0),
-            "gateway": _class(100e9, 12.0),
+            # Orders of magnitude of mobile GPUs at a tenth to a third of their peak: 20 to 40 GFLOP a joule.
+            "phone": _class(200e9, 5.0),
+            "watch": _class(10e9, 0.5, transmit_w=0.1),
+            "camera": _class(200e9, 8.0),
+            "gateway": _class(500e9, 20.0),
         }
     )
     """Device class -> what its devices can do; a device group names its class."""

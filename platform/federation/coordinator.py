@@ -58,7 +58,7 @@ class Coordinator:
         self.tree: Tree = build_tree(config)
         self.ownership: Ownership = own(config, self.tree)
         self.setup = setup
-        self.costs = RoundCosts(config, self.tree, setup)
+        self.costs = RoundCosts(config, self.tree, self.ownership, setup)
         self.state = state or CoordinatorState(
             stamps={
                 node: {m: 0 for m in self.ownership.subtree_modules(node) if self._reaches(m, node)}
@@ -88,7 +88,7 @@ class Coordinator:
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
         failed = {report.device for report in reports if report.error is not None}
-        heads = {order.device: order.head for order in plan.orders if order.head in failed}
+        heads = {o.device: o.head for o in plan.orders if o.head in failed and o.head != o.device}
         return [
             DeviceReport(report.device, f"its head {heads[report.device]} failed")
             if report.device in heads and report.error is None

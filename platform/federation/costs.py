@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 
+from fogtune.platform.aggregation import message_size
 from fogtune.platform.config import Config
 from fogtune.platform.learning.batches import window
 from fogtune.platform.network.actions import Cost, Script
 from fogtune.platform.network.model import NetworkModel
+from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
+from .heads import heads_transforms
 from .messages import DeviceOrder, Setup, Workload
 from .script import Moves, Retries, ScriptWriter, Sizes
 from .sizes import message_bytes
@@ -20,7 +23,7 @@ from .sizes import message_bytes
 class RoundCosts:
     """Writes the scripts of rounds and tells what they take. Keeps nothing from round to round."""
 
-    def __init__(self, config: Config, tree: Tree, setup: Setup) -> None:
+    def __init__(self, config: Config, tree: Tree, ownership: Ownership, setup: Setup) -> None:
         self.network = NetworkModel(config, config.network, tree) if config.network else None
         self._epochs = config.local.epochs
         self._workloads = setup.workloads
@@ -28,7 +31,13 @@ class RoundCosts:
         total = {module: message_bytes(tensors, torch.int64) for module, tensors in setup.initial.items()}
         parents = {device: tree[device].parent or "" for device in tree.devices}
         access = self.network.sites.access if self.network else parents
-        self._sizes = Sizes(version, version, total)
+        update, headed = dict(version), dict(total)
+        for module, tensors in setup.initial.items():
+            if transforms := ownership.compression(module):
+                update[module] = message_size(tensors, transforms)
+            if transforms := heads_transforms(ownership.compression(module)):
+                headed[module] = message_size(tensors, transforms)
+        self._sizes = Sizes(version, update, headed, total)
         self._writer = ScriptWriter(tree, access, self._sizes)
 
     def script(
@@ -57,12 +66,12 @@ class RoundCosts:
         return {order.device: 8.0 * sum(self._sizes.update[m] for m in order.upward) for order in orders}
 
     def sum_bits(self, orders: Iterable[DeviceOrder]) -> Callable[[Collection[str]], float]:
-        """Bits of the sum of some devices' updates, as a function of the devices."""
+        """Bits of what a head sends for some devices, as a function of the devices."""
         upward = {order.device: order.upward for order in orders}
 
         def bits(devices: Collection[str]) -> float:
             modules = {module for device in devices for module in upward[device]}
-            return 8.0 * sum(self._sizes.total[module] for module in modules)
+            return 8.0 * sum(self._sizes.headed[module] for module in modules)
 
         return bits
 

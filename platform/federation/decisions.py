@@ -96,12 +96,17 @@ def _routed(
         if d2d is not None and d2d.heads:
             ways = elect_heads(cell, ways, costs.update_bits(some), costs.sum_bits(some), _worn(network, some, wear))
         result |= {o.device: _on_its_way(o, ways[o.device], cell) for o in some if o.device in ways}
-    return result
+    return _with_heads(result)
 
 
 def _on_its_way(order: DeviceOrder, way: Way, cell: Cell) -> DeviceOrder:
     down = () if order.device in cell.hears else (*way.relays, *([way.head] if way.head else []))
     return replace(order, relays=way.relays, head=way.head, down=down)
+
+
+def _with_heads(orders: dict[str, DeviceOrder]) -> dict[str, DeviceOrder]:
+    heads = {order.head for order in orders.values()}
+    return {device: replace(o, head=device) if device in heads else o for device, o in orders.items()}
 
 
 def _worn(network: NetworkModel, orders: Sequence[DeviceOrder], wear: Wear) -> dict[str, float]:
@@ -179,7 +184,7 @@ def _lost(network: NetworkModel, link: str) -> str:
 def _way_decisions(order: DeviceOrder) -> list[Decision]:
     found = []
     over = f" over {', '.join(order.relays)}" if order.relays else ""
-    if order.head:
+    if order.head not in (None, order.device):
         found.append(
             Decision(order.device, "is headed", f"{order.head} adds its update up{over}: less airtime for all")
         )

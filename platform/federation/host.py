@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 import torch
 
 from fogtune.platform.aggregation import (
-    HeldUpdates,
-    ModuleSum,
     Tensors,
     Update,
     UpdateRejected,
@@ -22,7 +20,7 @@ from fogtune.platform.aggregation import (
     fixed,
     is_control,
 )
-from fogtune.platform.config import Config, Median, Scaffold, TrimmedMean
+from fogtune.platform.config import Config, Scaffold
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
 from fogtune.platform.learning.flops import SampleFlops, sample_flops
@@ -30,7 +28,9 @@ from fogtune.platform.learning.local import train
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
+from .heads import head_update
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
+from .sending import prepare
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class DeviceState:
     """Module -> SCAFFOLD's control variates."""
     experts: tuple[int, ...] = ()
     """Experts held when it last trained."""
+    residuals: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> what compression has left out so far."""
 
 
 class DeviceHost:
@@ -151,41 +153,37 @@ class DeviceHost:
                 result[key] = add_tallies(result.get(key, {}), tally)
         return result
 
+    def head_update(self, round_number: int, head: str, total: Update, versions: Mapping[str, Tensors]) -> Update:
+        """What a cluster head sends upward of the sum of its cluster's updates; `versions` are its parent's."""
+        start = {module: versions.get(module) or self._initial[module] for module in total.modules}
+        return head_update(total, start, self.bench.ownership, self.bench.config.seed, round_number, head)
+
     def _train_one(
         self, plan: RoundPlan, order: DeviceOrder, versions: Mapping[str, Tensors]
     ) -> tuple[Update, DeviceState, DeviceReport]:
         bench, state = self.bench, self.states[order.device]
         start = {m: state.kept.get(m) or versions.get(m) or self._initial[m] for m in order.modules}
         trained = train(bench, order.device, plan.round, start, order.experts, state.controls)
-        sums: dict[str, ModuleSum | HeldUpdates] = {}
-        for module, tensors in trained.modules.items():
-            try:
-                contribution = self._contribution(order.device, tensors, trained.samples[module])
-            except UpdateRejected as error:
-                raise UpdateRejected(error.reason, f"{module}/{error.tensor}", error.detail) from error
-            if module in order.upward:
-                sums[module] = contribution
+        sending = prepare(
+            bench.config, bench.ownership, order.device, plan.round, trained, start, order.upward, state.residuals
+        )
         metrics: dict[str, int] = {}
         for task, (loss, samples) in trained.losses.items():
             metrics |= {f"loss/{task}": fixed(loss), f"samples/{task}": samples}
-        kept = {m: t for m, t in state.kept.items() if m not in sums}
-        kept |= {m: _parameters(t) for m, t in trained.modules.items() if m not in sums}
+        gone = {*sending.sums, *sending.skipped}
+        kept = {m: t for m, t in state.kept.items() if m not in gone}
+        kept |= {m: _parameters(t) for m, t in trained.modules.items() if m not in gone}
         used = tuple(k for k in order.experts if f"expert/{k}" in trained.modules)
         report = DeviceReport(
             order.device,
             error=None,
-            sent=tuple(sums),
+            sent=tuple(sending.sums),
             kept=tuple(kept),
             experts=used,
             personal=self._personal(order) if plan.personal else None,
         )
-        return Update(sums, metrics), DeviceState(kept, {**state.controls, **trained.controls}, order.experts), report
-
-    def _contribution(self, device: str, tensors: Tensors, samples: int) -> ModuleSum | HeldUpdates:
-        """What enters the sum of a module. Raises UpdateRejected, so that a device keeps nothing unusable either."""
-        if isinstance(self.bench.config.federation.rule, Median | TrimmedMean):
-            return HeldUpdates.of(device, tensors, samples)
-        return ModuleSum.of(tensors, samples)
+        controls = {**state.controls, **trained.controls}
+        return Update(sending.sums, metrics), DeviceState(kept, controls, order.experts, sending.residuals), report
 
     def _inputs(self, node: str, task: str) -> tuple[str, ...]:
         """The inputs of a task that devices below a node collect: for any other it has no trained encoder."""

@@ -97,7 +97,8 @@ class LocalRunner:
         reply = self._host.train(plan, {node: state.versions for node, state in self._states.items()})
         reports = coordinator.heard(plan, reply.reports)
         coordinator.admit(plan, reports)
-        arriving = self._arriving(reply.updates, {report.device for report in reports if report.error is None})
+        delivering = {report.device for report in reports if report.error is None}
+        arriving = self._arriving(number, reply.updates, delivering)
         changed, upward = {}, {}
         total = Update.empty()
         for node in tree.aggregators:
@@ -123,7 +124,7 @@ class LocalRunner:
         record = self._accountant.record(plan, reports, total, booked, sums, wall_s)
         return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
-    def _arriving(self, updates: Mapping[str, Update], delivering: Collection[str]) -> dict[str, Update]:
+    def _arriving(self, number: int, updates: Mapping[str, Update], delivering: Collection[str]) -> dict[str, Update]:
         """Node -> the sum of what its devices and cluster heads send it."""
         tree = self._coordinator.tree
         arriving: dict[str, Update] = {}
@@ -131,7 +132,9 @@ class LocalRunner:
             if receiver in tree.devices:
                 if receiver not in delivering:
                     continue
-                receiver = tree[receiver].parent or ""
+                parent = tree[receiver].parent or ""
+                update = self._host.head_update(number, receiver, update, self._states[parent].versions)
+                receiver = parent
             arriving[receiver] = arriving.get(receiver, Update.empty()) + update
         return arriving
 

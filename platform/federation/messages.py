@@ -24,7 +24,7 @@ class DeviceOrder:
     relays: tuple[str, ...] = ()
     """Devices over which its update goes to its access node, or its head, from its side; none if it goes directly."""
     head: str | None = None
-    """Device that adds its update to others before it goes up; null if it goes up by itself."""
+    """Cluster head that adds its update to others, before they go up together; itself, if it is one. Null for none."""
     down: tuple[str, ...] = ()
     """Devices over which its downloads come, from its side; none if it hears its access node itself."""
     lost: str | None = None

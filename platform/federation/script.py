@@ -28,8 +28,10 @@ class Sizes:
     """Of its tensors."""
     update: Mapping[str, int]
     """Of what one device sends."""
+    headed: Mapping[str, int]
+    """Of what a cluster head sends for several devices."""
     total: Mapping[str, int]
-    """Of an exact sum of several."""
+    """Of an exact sum."""
 
 
 @dataclass(frozen=True)
@@ -183,24 +185,25 @@ class _Part:
         """Updates on their ways: first those that a head adds to its own."""
         gathered = {order.device: Counter(sent.get(order.device, ())) for order in orders}
         members: dict[str, list[str]] = {}
-        for order in sorted(orders, key=lambda order: order.head is None):
+        for order in sorted(orders, key=lambda order: order.head in (None, order.device)):
             device, parent, modules = order.device, self._parent(order.device), gathered[order.device]
             if device not in sent or not modules:
                 continue
-            size = {m: self._sizes.total[m] if n > 1 else self._sizes.update[m] for m, n in modules.items()}
+            head = None if order.head == device else order.head
+            size = {m: self._sizes.headed[m] if n > 1 else self._sizes.update[m] for m, n in modules.items()}
             moved = _Moved(self.begin[device])
-            way = (device, *order.relays, order.head or access)
+            way = (device, *order.relays, head or access)
             for source, target in pairwise(way):
                 kind: Kind = "uplink" if target == access else "d2d"
                 if moved.arrives:
                     moved = self.move(kind, (source, target), modules, moved.last, parent, size, len(way) - 1)
                     if not moved.arrives:
                         self.script.lost |= dict.fromkeys((device, *members.get(device, ())), f"{source} to {target}")
-            if order.head and moved.arrives:
-                gathered[order.head].update(modules.keys())
-                members.setdefault(order.head, []).append(device)
-            if order.head:
-                self.begin[order.head] += moved.last
+            if head and moved.arrives:
+                gathered[head].update(modules.keys())
+                members.setdefault(head, []).append(device)
+            if head:
+                self.begin[head] += moved.last
                 continue
             if access != parent and moved.arrives:
                 moved = self.move("backhaul", (access, parent), modules, moved.last, parent, size)

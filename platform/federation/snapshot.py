@@ -45,6 +45,7 @@ class Snapshot:
         for device, own in self.devices.items():
             put(own.kept, "device", device, "kept")
             put(own.controls, "device", device, "control")
+            put(own.residuals, "device", device, "residual")
         rest = {
             "coordinator": asdict(self.coordinator),
             "sums": sums,
@@ -69,10 +70,10 @@ class Snapshot:
             )
             pending = {module: ModuleSum(totals[module], *numbers) for module, numbers in sums.items()}
             nodes[node] = TierState(found.get(("node", node, "version"), {}), pending, rules)
-        devices = {
-            device: DeviceState(
-                found.get(("device", device, "kept"), {}), found.get(("device", device, "control"), {}), tuple(experts)
+        devices = {}
+        for device, experts in rest["experts"].items():
+            kept, controls, residuals = (
+                found.get(("device", device, part), {}) for part in ("kept", "control", "residual")
             )
-            for device, experts in rest["experts"].items()
-        }
+            devices[device] = DeviceState(kept, controls, tuple(experts), residuals)
         return cls(CoordinatorState(**rest["coordinator"]), nodes, devices)

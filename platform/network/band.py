@@ -7,6 +7,7 @@ most q / ln 2. Splits always follow Shannon's rate; what a link really carries m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -29,7 +30,7 @@ def quality_hz(power_w: float, gain: float, noise_figure_db: float) -> float:
 
 def shannon(snr: Floats) -> Floats:
     """log2(1 + snr), bit/s/Hz."""
-    efficiency: Floats = np.log2(1 + snr)
+    efficiency: Floats = np.log1p(snr) / math.log(2)  # precise where the ratio is tiny
     return efficiency
 
 

@@ -80,7 +80,9 @@ class NetworkModel:
         if not rate:
             return math.inf
         weight = self.network.energy_weight
-        watts = self._transmit_w(sender) + (self._classes[receiver].receive_w if receiver in self._classes else 0.0)
+        watts = self._transmit_w(sender, receiver) + (
+            self._classes[receiver].receive_w if receiver in self._classes else 0.0
+        )
         return ((1 - weight) + weight * watts) / rate
 
     def neighbours(self, device: str, others: Iterable[str]) -> list[str]:
@@ -137,10 +139,13 @@ class NetworkModel:
             case "backhaul":
                 return self.network.backhaul.power_w
             case _:
-                return self._transmit_w(action.source)
+                return self._transmit_w(action.source, action.targets[0])
 
-    def _transmit_w(self, node: str) -> float:
-        return self._classes[node].transmit_w if node in self._classes else self.network.radio.transmit_w
+    def _transmit_w(self, sender: str, receiver: str) -> float:
+        if sender not in self._classes:
+            return self.network.radio.transmit_w
+        d2d_w = self.network.d2d.transmit_w if self.network.d2d and receiver in self._classes else None
+        return d2d_w or self._classes[sender].transmit_w
 
     def _band_hz(self, sender: str, receiver: str) -> float:
         if sender in self.sites.cells:
@@ -165,4 +170,4 @@ class NetworkModel:
 
     def _quality_hz(self, round_number: int, sender: str, receiver: str) -> float:
         gain = self._channel.gain(round_number, sender, receiver)
-        return quality_hz(self._transmit_w(sender), gain, self.network.radio.noise_figure_db)
+        return quality_hz(self._transmit_w(sender, receiver), gain, self.network.radio.noise_figure_db)

@@ -47,6 +47,8 @@ def find_sites(config: Config, tree: Tree, network: Network) -> Sites:
     access = {device: tree[device].parent or "" for device in tree.devices}
     if not inner:
         points = [f"ap-{i}" for i in range(placement.access_points)]
+        if taken := [point for point in points if point in tree.nodes]:
+            raise InputError("devices", f"{taken[0]!r} is the name of an access point; allowed: other names of groups")
         access = {device: points[i % len(points)] for i, device in enumerate(tree.devices)}
         inner = [points]
     cells: dict[str, tuple[str, ...]] = {
