@@ -10,6 +10,7 @@ import pytest
 
 from fogtune import preset
 from fogtune.platform.config import Network
+from fogtune.platform.config.check import check
 from fogtune.platform.errors import InputError
 from fogtune.platform.network.sites import Sites, find_sites
 from fogtune.platform.topology import Tree
@@ -138,4 +139,4 @@ def test_distances() -> None:
 
 def test_a_device_may_not_be_called_like_an_access_point() -> None:
     with pytest.raises(InputError, match=r"^devices: 'ap-0' is the name of an access point; allowed: other names"):
-        preset("smoke", "network={}", "topology.tiers=[]", "devices.1.name=ap")
+        check(preset("smoke", "network={}", "topology.tiers=[]", "devices.1.name=ap"))
