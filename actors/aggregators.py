@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -38,14 +39,14 @@ class AggregatorActor:
         self._arrived = self._arrived + update
 
     @ray.method
-    def close(self, round_number: int) -> Any:
-        """Apply or pass on the round's sum.
+    def close(self, round_number: int, held_back: Collection[str]) -> Any:
+        """Apply or pass on the round's sum; modules that are held back do not go up.
 
         Returns:
             To be called with `num_returns=2`: the update for the parent, and (names of the modules in it, names of the
             modules with a new version here).
         """
-        step = self._logic.step(self._state, round_number, self._arrived)
+        step = self._logic.step(self._state, round_number, self._arrived, held_back)
         self._state, self._arrived = step.state, Update.empty()
         return step.upward, (tuple(step.upward.modules), step.changed)
 

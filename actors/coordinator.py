@@ -25,7 +25,7 @@ from typing import Any
 import ray
 
 from fogtune.platform.aggregation import Update
-from fogtune.platform.aggregation.tier import TierLogic, TierState
+from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
 from fogtune.platform.config import Config
 from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.coordinator import Coordinator
@@ -115,15 +115,15 @@ class CoordinatorActor:
         coordinator.admit(plan, reports)
         self._get(receipts)
         self._revive(dead)
-        total, changed, upward = self._close(number)
+        step, changed, upward = self._close(plan)
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
         self._descend(adopted)
         sums = self._evaluate() if plan.evaluate else {}
         booked = self._accountant.book(plan, reports, upward, adopted)
         wall_s = time.perf_counter() - started
-        coordinator.conclude(plan, booked.ready_s, booked.spent_j)
-        record = self._accountant.record(plan, reports, total, booked, sums, wall_s)
+        coordinator.conclude(plan, booked.ready_s, booked.spent_j, step.moved)
+        record = self._accountant.record(plan, reports, step.upward, booked, sums, wall_s)
         return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
     @ray.method
@@ -222,8 +222,8 @@ class CoordinatorActor:
         self._arrived = self._arrived + self._get(update)
         return []
 
-    def _close(self, number: int) -> tuple[Update, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-        """Close the round tier by tier. Returns what is left at the cloud, new versions, and what went upward."""
+    def _close(self, plan: RoundPlan) -> tuple[Step, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+        """Close the round tier by tier. Returns the cloud's step, new versions, and what went upward."""
         tree = self._coordinator.tree
         changed: dict[str, tuple[str, ...]] = {}
         upward: dict[str, tuple[str, ...]] = {}
@@ -232,14 +232,15 @@ class CoordinatorActor:
             told = {}
             receipts: list[Any] = []
             for node in (n for n in tree.aggregators if tree[n].tier == tier):
-                update, told[node] = self._nodes[node].close.options(num_returns=2).remote(number)
+                close = self._nodes[node].close.options(num_returns=2)
+                update, told[node] = close.remote(plan.round, plan.held_back.get(tier, ()))
                 receipts += self._add(tree[node].parent or "", update)
             self._get(receipts)
             for node, (sent, made) in zip(told, self._get(list(told.values())), strict=True):
                 upward[node], changed[node] = sent, made
-        step = self._cloud.step(self._cloud_state, number, self._arrived)
+        step = self._cloud.step(self._cloud_state, plan.round, self._arrived)
         self._cloud_state, changed[CLOUD] = step.state, step.changed
-        return step.upward, changed, upward
+        return step, changed, upward
 
     def _descend(self, adopted: Mapping[str, Sequence[str]]) -> None:
         """New versions go down, from the top: a parent is asked for its versions after it was given new ones."""

@@ -8,7 +8,8 @@ learned between two cloud rounds is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fogtune.platform.config import Config, FedAvg, Rule, TrimmedMean
@@ -16,6 +17,7 @@ from fogtune.platform.modules import is_statistics
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
+from .requantise import of_sums, requantised
 from .robust import HeldUpdates, coordinate_median, trimmed_mean
 from .rules import RuleState, apply_rule, average_rule, initial_state
 from .sums import ModuleSum, Tensors
@@ -32,6 +34,8 @@ class TierState:
     """Module -> the latest sum averaged here since the module last went up."""
     rules: Mapping[str, RuleState] = field(default_factory=dict)
     """Module -> the server rule's state, for modules averaged here for good."""
+    references: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> the version that the parent gave last, where sums on their way up are told as changes of it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Step:
     """To the parent: sums of the modules that are due, and all metrics."""
     changed: tuple[str, ...]
     """Modules that have a new version here."""
+    moved: Mapping[str, float]
+    """Module averaged here for good -> norm of its change over its norm."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +71,34 @@ class TierLogic:
         return TierState(
             versions={module: tensors[module] for module in kept},
             rules={m: initial_state(self._rule(m), tensors[m]) for m in kept if self.ownership.scope(m) == tier},
+            references={m: tensors[m] for m in kept if self._is_referred_to(m)},
         )
 
-    def step(self, state: TierState, round_number: int, update: Update) -> Step:
-        """Close a round: `update` is the sum of what the children sent."""
+    def step(
+        self, state: TierState, round_number: int, update: Update, held_back: Collection[str] = frozenset()
+    ) -> Step:
+        """Close a round.
+
+        Args:
+            state: the node's.
+            round_number: decides with the modules' cadences which of them go up.
+            update: the sum of what the children sent.
+            held_back: modules that do not go up all the same.
+        """
         tier = self.tree[self.node].tier
         versions, pending, rules = dict(state.versions), dict(state.pending), dict(state.rules)
         upward: dict[str, ModuleSum | HeldUpdates] = {}
         changed = []
+        moved: dict[str, float] = {}
         for module in self.ownership.subtree_modules(self.node):
             if module not in versions:  # personal
                 continue
             arrived = update.modules.get(module)
             total = self._reduced(arrived) if isinstance(arrived, HeldUpdates) else arrived
-            if self.ownership.goes_up(module, tier, round_number):
+            if self.ownership.goes_up(module, tier, round_number) and module not in held_back:
                 late = pending.pop(module, None)
                 if total is not None or late is not None:
-                    upward[module] = total or late  # type: ignore[assignment]
+                    upward[module] = self._sent(state, round_number, module, total or late)
                 continue
             if total is None:
                 continue
@@ -96,13 +113,28 @@ class TierLogic:
             )
             if module in rules:
                 rules[module] = rule_state
+                moved[module] = _relative_change(state.versions[module], versions[module])
             changed.append(module)
-        return Step(TierState(versions, pending, rules), Update(upward, update.metrics), tuple(changed))
+        after = TierState(versions, pending, rules, state.references)
+        return Step(after, Update(upward, update.metrics), tuple(changed), moved)
 
     def adopt(self, state: TierState, versions: Mapping[str, Tensors]) -> TierState:
         """Take over the parent's new versions of the modules that this subtree owns."""
         mine = {module: tensors for module, tensors in versions.items() if module in state.versions}
-        return TierState({**state.versions, **mine}, state.pending, state.rules)
+        references = {module: mine.get(module, known) for module, known in state.references.items()}
+        return TierState({**state.versions, **mine}, state.pending, state.rules, references)
+
+    def _is_referred_to(self, module: str) -> bool:
+        above = self.ownership.scope(module) != self.tree[self.node].tier
+        return above and bool(of_sums(self.ownership.compression(module)))
+
+    def _sent(self, state: TierState, round_number: int, module: str, total: ModuleSum | None) -> ModuleSum:
+        """What arrives at the parent of a sum."""
+        assert total is not None
+        if module not in state.references:
+            return total
+        transforms, where = self.ownership.compression(module), (round_number, self.node, module)
+        return requantised(total, state.references[module], transforms, self.config.seed, *where)
 
     def _rule(self, module: str) -> Rule:
         """The server rule; what is measured, not trained, is taken as it is."""
@@ -113,3 +145,10 @@ class TierLogic:
         rule = self.config.federation.rule
         mean = trimmed_mean(held, rule.trim) if isinstance(rule, TrimmedMean) else coordinate_median(held)
         return ModuleSum.of(mean, held.weight, held.contributors)
+
+
+def _relative_change(before: Tensors, after: Tensors) -> float:
+    """||after - before|| / ||after||, over all tensors; 0 of zeros."""
+    change = math.fsum(float((after[name] - before[name]).double().square().sum()) for name in after)
+    size = math.fsum(float(after[name].double().square().sum()) for name in after)
+    return math.sqrt(change / size) if size else 0.0

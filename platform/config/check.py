@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..topology_build import build_tree
 from .check_federation import (
+    adaptive_tier_sends,
     cadence_tiers_exist,
     cadences_are_multiples,
     compressed_meet_every_round,
@@ -75,6 +76,7 @@ _OF_CONFIG = (
     cadences_are_multiples,
     scaffold_uses_sgd,
     scaffold_meets_every_round,
+    adaptive_tier_sends,
     compressions_are_chains,
     compressed_meet_every_round,
 )

@@ -92,6 +92,13 @@ def scaffold_meets_every_round(config: Config) -> None:
                 raise InputError(f"{where}.{tier}", f"{rounds} given; allowed with rule scaffold: 1")
 
 
+def adaptive_tier_sends(config: Config) -> None:
+    """Adaptive cadences are of a tier between devices and cloud: a device's are fixed."""
+    adaptive, tiers = config.federation.adaptive, tier_names(config.topology)[1:-1]
+    if adaptive is not None and adaptive.tier not in tiers:
+        raise InputError("federation.adaptive.tier", f"{adaptive.tier!r} given; allowed: {listed(tiers)}")
+
+
 def compressions_are_chains(config: Config) -> None:
     """Whether to send, which values, how finely: in this order."""
     federation = config.federation

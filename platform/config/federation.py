@@ -135,6 +135,17 @@ class ModulePolicy(Section):
     """What makes the module's updates smaller; in place of `federation.compression`."""
 
 
+class Adaptive(Section):
+    """Cadences chosen a module while the run goes on: seldom for what costs much and hardly moves."""
+
+    tier: Name = "fog"
+    """Tier whose nodes send by these cadences; where a module's own cadence is longer, that holds."""
+    budget: float = Field(default=0.5, gt=0, le=1)
+    """Share of the bytes of cadence 1 that the modules together may take."""
+    longest: int = Field(default=8, ge=1)
+    """No cadence is longer; cadences are powers of two. All modules are sent in the last round."""
+
+
 class Federation(Section):
     """How modules are averaged."""
 
@@ -143,9 +154,11 @@ class Federation(Section):
     cadence: dict[Name, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Tier -> every how many rounds its nodes send modules upward, 1 where absent. `{fog: 2}` is the paper's
     E_agg = 2; a tier's cadence is a multiple of that of the tier below."""
+    adaptive: Adaptive | None = None
+    """Cadences by how much a module still moves for what it costs; null for fixed ones."""
     compression: tuple[Compression, ...] = ()
-    """What makes the updates of devices and cluster heads smaller, in the order skip, top-k, quantise; statistics are
-    always sent as they are. Heads only quantise."""
+    """What makes updates smaller, in the order skip, top-k, quantise; statistics are always sent as they are. Cluster
+    heads and nodes only quantise what they send on."""
     modules: tuple[ModulePolicy, ...] = ()
     """Exceptions a module."""
     participation: float = Field(default=1.0, gt=0, le=1)

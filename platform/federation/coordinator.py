@@ -20,9 +20,10 @@ from fogtune.platform.rng import numpy_generator
 from fogtune.platform.topology import DEVICE, Tree
 from fogtune.platform.topology_build import build_tree
 
+from .adaptive import choose_cadences
 from .costs import RoundCosts
 from .decisions import Wear, decide
-from .messages import DeviceOrder, DeviceReport, EvaluationJob, RoundPlan, Setup
+from .messages import Decision, DeviceOrder, DeviceReport, EvaluationJob, RoundPlan, Setup
 
 OWN = "own"
 """Stamp of a module whose newest version is on the device itself."""
@@ -48,6 +49,12 @@ class CoordinatorState:
     """Device -> energy that it has spent."""
     headed: dict[str, int] = field(default_factory=dict)
     """Device -> rounds in which it was a cluster head."""
+    moved: dict[str, float] = field(default_factory=dict)
+    """Module -> its relative change a round when it was averaged last; empty without adaptive cadences, as are:"""
+    sent: dict[str, int] = field(default_factory=dict)
+    """Module -> round in which it was averaged last."""
+    cadences: dict[str, int] = field(default_factory=dict)
+    """Module -> its cadence as chosen last."""
 
 
 class Coordinator:
@@ -76,14 +83,15 @@ class Coordinator:
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
         orders = tuple(self._order(device, round_number) for device in self._participants(round_number))
         personal, first = due and config.evaluation.personal, self._first(round_number)
+        held_back, chosen = self._held_back(round_number)
         if self.costs.network is None:
-            return RoundPlan(round_number, orders, personal, due, first)
+            return RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
         wear = Wear(self.state.headed, self.state.spent_j)
         decided = decide(self.costs, self.costs.network, round_number, orders, first, self.state.ready_s, wear)
         if not decided.orders:
-            why = _some([f"{d.device}: {d.why}" for d in decided.decisions], "; ")
+            why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")
             raise RunFailed(round_number, f"no device can take part; {why}")
-        return RoundPlan(round_number, decided.orders, personal, due, first, decided.decisions)
+        return RoundPlan(round_number, decided.orders, personal, due, first, held_back, (*chosen, *decided.decisions))
 
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
@@ -154,19 +162,28 @@ class Coordinator:
                 self.state.stamps[node][module] = round_number
         return adopted
 
-    def conclude(self, plan: RoundPlan, ready_s: Mapping[str, float], spent_j: Mapping[str, float]) -> None:
+    def conclude(
+        self, plan: RoundPlan, ready_s: Mapping[str, float], spent_j: Mapping[str, float], moved: Mapping[str, float]
+    ) -> None:
         """The round is over.
 
         Args:
             plan: the round's plan.
             ready_s: node -> virtual time at which it can begin the next one.
             spent_j: device -> energy that it has spent in this one.
+            moved: module -> relative change that this one has made to the cloud's version.
         """
         state = self.state
         state.round = plan.round
         state.ready_s = dict(ready_s)
         for device, joules in spent_j.items():
             state.spent_j[device] = state.spent_j.get(device, 0.0) + joules
+        if adaptive := self.config.federation.adaptive:
+            for module, change in moved.items():
+                state.moved[module] = change / (plan.round - state.sent.get(module, 0))
+                state.sent[module] = plan.round
+            size = {module: float(self.costs.round_trip_bytes(module)) for module in state.moved}
+            state.cadences = choose_cadences(state.moved, size, adaptive.budget, adaptive.longest)
         for head in {order.head for order in plan.orders if order.head}:
             state.headed[head] = state.headed.get(head, 0) + 1
 
@@ -213,6 +230,23 @@ class Coordinator:
             return {}
         held, nodes = self.state.stamps, [n for n in reversed(self.tree.aggregators) if self.tree[n].parent]
         return {node: tuple(m for m in held[node] if m in held[self.tree[node].parent or ""]) for node in nodes}
+
+    def _held_back(self, round_number: int) -> tuple[dict[str, tuple[str, ...]], tuple[Decision, ...]]:
+        """By adaptive cadences: tier -> modules that are not sent on this round, and why."""
+        adaptive, state = self.config.federation.adaptive, self.state
+        if adaptive is None or round_number == self.config.rounds:
+            return {}, ()
+        held = tuple(module for module, cadence in state.cadences.items() if round_number % cadence)
+        decisions = tuple(
+            Decision(
+                module,
+                "is held back",
+                f"sent on every {state.cadences[module]} rounds: it moves by {state.moved[module]:.2g} a round "
+                f"and takes {self.costs.round_trip_bytes(module)} bytes",
+            )
+            for module in held
+        )
+        return {adaptive.tier: held}, decisions
 
     def _participants(self, round_number: int) -> tuple[str, ...]:
         devices = self.tree.devices

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import torch
 
 from fogtune.platform.aggregation import message_size
+from fogtune.platform.aggregation.requantise import of_sums
 from fogtune.platform.config import Config
 from fogtune.platform.learning.batches import window
 from fogtune.platform.network.actions import Cost, Script
@@ -14,7 +15,6 @@ from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
-from .heads import heads_transforms
 from .messages import DeviceOrder, Setup, Workload
 from .script import Moves, Retries, ScriptWriter, Sizes
 from .sizes import message_bytes
@@ -31,13 +31,13 @@ class RoundCosts:
         total = {module: message_bytes(tensors, torch.int64) for module, tensors in setup.initial.items()}
         parents = {device: tree[device].parent or "" for device in tree.devices}
         access = self.network.sites.access if self.network else parents
-        update, headed = dict(version), dict(total)
+        update = dict(version)
         for module, tensors in setup.initial.items():
             if transforms := ownership.compression(module):
                 update[module] = message_size(tensors, transforms)
-            if transforms := heads_transforms(ownership.compression(module)):
-                headed[module] = message_size(tensors, transforms)
-        self._sizes = Sizes(version, update, headed, total)
+            if transforms := of_sums(ownership.compression(module)):
+                total[module] = message_size(tensors, transforms)
+        self._sizes = Sizes(version, update, total)
         self._writer = ScriptWriter(tree, access, self._sizes)
 
     def script(
@@ -61,6 +61,10 @@ class RoundCosts:
         ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
         return costs, {**ready_s, **ends}
 
+    def round_trip_bytes(self, module: str) -> int:
+        """A sum up and a version down again."""
+        return self._sizes.total[module] + self._sizes.version[module]
+
     def update_bits(self, orders: Iterable[DeviceOrder]) -> dict[str, float]:
         """Device -> bits of all that it may send."""
         return {order.device: 8.0 * sum(self._sizes.update[m] for m in order.upward) for order in orders}
@@ -71,7 +75,7 @@ class RoundCosts:
 
         def bits(devices: Collection[str]) -> float:
             modules = {module for device in devices for module in upward[device]}
-            return 8.0 * sum(self._sizes.headed[module] for module in modules)
+            return 8.0 * sum(self._sizes.total[module] for module in modules)
 
         return bits
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 
 from fogtune.platform.aggregation import (
+    HeldUpdates,
+    ModuleSum,
     Tensors,
     Update,
     UpdateRejected,
@@ -20,6 +22,7 @@ from fogtune.platform.aggregation import (
     fixed,
     is_control,
 )
+from fogtune.platform.aggregation.requantise import requantised
 from fogtune.platform.config import Config, Scaffold
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
@@ -28,7 +31,6 @@ from fogtune.platform.learning.local import train
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
-from .heads import head_update
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
 from .sending import prepare
 
@@ -154,9 +156,24 @@ class DeviceHost:
         return result
 
     def head_update(self, round_number: int, head: str, total: Update, versions: Mapping[str, Tensors]) -> Update:
-        """What a cluster head sends upward of the sum of its cluster's updates; `versions` are its parent's."""
-        start = {module: versions.get(module) or self._initial[module] for module in total.modules}
-        return head_update(total, start, self.bench.ownership, self.bench.config.seed, round_number, head)
+        """What arrives of what a cluster head sends upward: the sum of its cluster's updates.
+
+        Args:
+            round_number: the round.
+            head: id of the head.
+            total: the sum; of a single device it is sent on as it came.
+            versions: of the head's parent.
+        """
+        modules: dict[str, ModuleSum | HeldUpdates] = {}
+        for module, summed in total.modules.items():
+            modules[module] = summed
+            if isinstance(summed, ModuleSum) and summed.contributors > 1:
+                known, transforms = versions.get(module), self.bench.ownership.compression(module)
+                where = (round_number, head, module)
+                modules[module] = requantised(
+                    summed, known or self._initial[module], transforms, self.bench.config.seed, *where
+                )
+        return Update(modules, total.metrics)
 
     def _train_one(
         self, plan: RoundPlan, order: DeviceOrder, versions: Mapping[str, Tensors]

@@ -101,11 +101,13 @@ class LocalRunner:
         arriving = self._arriving(number, reply.updates, delivering)
         changed, upward = {}, {}
         total = Update.empty()
+        moved: Mapping[str, float] = {}
         for node in tree.aggregators:
-            step = self._logic[node].step(self._states[node], number, arriving.get(node, Update.empty()))
+            held_back = plan.held_back.get(tree[node].tier, ())
+            step = self._logic[node].step(self._states[node], number, arriving.get(node, Update.empty()), held_back)
             self._states[node], changed[node] = step.state, step.changed
             upward[node] = tuple(step.upward.modules)
-            total = step.upward
+            total, moved = step.upward, step.moved
             parent = tree[node].parent
             if parent is not None:
                 arriving[parent] = arriving.get(parent, Update.empty()) + step.upward
@@ -120,7 +122,7 @@ class LocalRunner:
             sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
         booked = self._accountant.book(plan, reports, upward, adopted)
         wall_s = time.perf_counter() - started
-        coordinator.conclude(plan, booked.ready_s, booked.spent_j)
+        coordinator.conclude(plan, booked.ready_s, booked.spent_j, moved)
         record = self._accountant.record(plan, reports, total, booked, sums, wall_s)
         return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 

@@ -39,7 +39,8 @@ class DeviceOrder:
 class Decision:
     """Something that was decided from what it costs."""
 
-    device: str
+    about: str
+    """Device or module."""
     what: str
     """`sits out`, `relayed`, `headed`, ..."""
     why: str
@@ -70,6 +71,8 @@ class RoundPlan:
     """Whether the global model is evaluated at the end."""
     first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Aggregating node, from the top down -> modules that its parent gives it before anything else."""
+    held_back: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tier -> modules that its nodes do not send upward, though their own cadence would have it."""
     decisions: tuple[Decision, ...] = ()
     """What was decided from costs, and why."""
 

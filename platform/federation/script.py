@@ -28,10 +28,8 @@ class Sizes:
     """Of its tensors."""
     update: Mapping[str, int]
     """Of what one device sends."""
-    headed: Mapping[str, int]
-    """Of what a cluster head sends for several devices."""
     total: Mapping[str, int]
-    """Of an exact sum."""
+    """Of a sum of several devices' updates."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ class _Part:
             if device not in sent or not modules:
                 continue
             head = None if order.head == device else order.head
-            size = {m: self._sizes.headed[m] if n > 1 else self._sizes.update[m] for m, n in modules.items()}
+            size = {m: self._sizes.total[m] if n > 1 else self._sizes.update[m] for m, n in modules.items()}
             moved = _Moved(self.begin[device])
             way = (device, *order.relays, head or access)
             for source, target in pairwise(way):

@@ -40,6 +40,7 @@ class Snapshot:
         for node, state in self.nodes.items():
             put(state.versions, "node", node, "version")
             put(state.rules, "node", node, "rule")
+            put(state.references, "node", node, "reference")
             put({module: total.total for module, total in state.pending.items()}, "node", node, "pending")
             sums[node] = {m: [t.weight, t.contributors, t.bound] for m, t in state.pending.items()}
         for device, own in self.devices.items():
@@ -69,7 +70,8 @@ class Snapshot:
                 ("node", node, "rule"), {}
             )
             pending = {module: ModuleSum(totals[module], *numbers) for module, numbers in sums.items()}
-            nodes[node] = TierState(found.get(("node", node, "version"), {}), pending, rules)
+            references = found.get(("node", node, "reference"), {})
+            nodes[node] = TierState(found.get(("node", node, "version"), {}), pending, rules, references)
         devices = {}
         for device, experts in rest["experts"].items():
             kept, controls, residuals = (

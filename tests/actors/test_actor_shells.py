@@ -45,12 +45,12 @@ def test_a_node_forgets_what_came_in_a_round_that_was_not_closed(config: Config)
     node.begin()
     node.add(update(1.0, 3))
     node.add(update(5.0, 1))
-    upward, (sent, made) = node.close(1)
+    upward, (sent, made) = node.close(1, ())
     assert (sent, made) == (("head/topic",), ())
     total = upward.modules["head/topic"]
     assert total.weight == 4
     assert total.mean()["weight"].tolist() == [2.0]
-    assert node.close(2)[1] == ((), ())  # nothing is counted twice
+    assert node.close(2, ())[1] == ((), ())  # nothing is counted twice
 
 
 def test_a_node_takes_over_what_it_is_told(config: Config) -> None:
