@@ -28,6 +28,7 @@ from fogtune.platform.aggregation import Update
 from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
 from fogtune.platform.config import Config
 from fogtune.platform.federation.accounting import Accountant, Sums
+from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
@@ -115,15 +116,17 @@ class CoordinatorActor:
         coordinator.admit(plan, reports)
         self._get(receipts)
         self._revive(dead)
+        found = coordinator.cooperation(plan, reports)
+        disagreement = self._cooperate(found)
         step, changed, upward = self._close(plan)
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
         self._descend(adopted)
         sums = self._evaluate() if plan.evaluate else {}
-        booked = self._accountant.book(plan, reports, upward, adopted)
+        booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started
         coordinator.conclude(plan, booked.ready_s, booked.spent_j, step.moved)
-        record = self._accountant.record(plan, reports, step.upward, booked, sums, wall_s)
+        record = self._accountant.record(plan, reports, step.upward, booked, sums, disagreement, wall_s)
         return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
     @ray.method
@@ -221,6 +224,17 @@ class CoordinatorActor:
             return [self._nodes[node].add.remote(update)]
         self._arrived = self._arrived + self._get(update)
         return []
+
+    def _cooperate(self, found: Cooperation) -> dict[str, Disagreement]:
+        """Neighbours average what they keep; hosts give it to each other by reference."""
+        homes = [self._hosts[name] for name in dict.fromkeys(self._home[device] for device in found.devices)]
+        found_ref = ray.put(found)
+        lent = [host.lend.remote(found_ref) for host in homes]
+        told: dict[str, Disagreement] = {}
+        for answer in self._get([host.cooperate.remote(found_ref, *lent) for host in homes]):
+            for module, more in answer.items():
+                told[module] = told[module] + more if module in told else more
+        return told
 
     def _close(self, plan: RoundPlan) -> tuple[Step, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
         """Close the round tier by tier. Returns the cloud's step, new versions, and what went upward."""

@@ -10,6 +10,7 @@ import torch
 
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.config import Config
+from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.host import DeviceHost, DeviceState
 from fogtune.platform.federation.messages import DeviceReport, EvaluationJob, RoundPlan, Setup
 
@@ -59,6 +60,16 @@ class HostActor:
         updates = [reply.updates.get(receiver, Update.empty()) for receiver in receivers]
         reports: tuple[DeviceReport, ...] = reply.reports
         return (reports, *updates)
+
+    @ray.method
+    def lend(self, found: Cooperation) -> dict[tuple[str, str], Tensors]:
+        """What the devices here have of what neighbours average."""
+        return self._host.lend(found)
+
+    @ray.method
+    def cooperate(self, found: Cooperation, *lent: dict[tuple[str, str], Tensors]) -> dict[str, Disagreement]:
+        """Let the devices here average with their neighbours, with what their hosts have lent."""
+        return self._host.cooperate(found, {key: tensors for some in lent for key, tensors in some.items()})
 
     @ray.method
     def add_up(self, round_number: int, head: str, versions: Versions, *updates: Update) -> Update:

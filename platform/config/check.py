@@ -27,7 +27,7 @@ from .check_model import (
     kernels_are_odd,
     text_has_no_encoder,
 )
-from .check_network import network_can_be_built
+from .check_network import gossip_has_modules, network_can_be_built
 from .check_population import (
     device_classes_exist,
     group_names_are_unique,
@@ -79,6 +79,7 @@ _OF_CONFIG = (
     adaptive_tier_sends,
     compressions_are_chains,
     compressed_meet_every_round,
+    gossip_has_modules,
 )
 _OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built)
 

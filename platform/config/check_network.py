@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from ..topology import Tree
+from ..errors import InputError
+from ..modules import is_statistics, module_names
+from ..ownership import resolve_cadence, resolve_scope
+from ..topology import DEVICE, Tree
 from .root import Config
+
+
+def gossip_has_modules(config: Config) -> None:
+    """Neighbours can only average what they keep for a while and what is not personal."""
+    d2d = config.network.d2d if config.network else None
+    if d2d is None or not d2d.gossip_steps:
+        return
+    federation = config.federation
+    for module in module_names(config):
+        personal = is_statistics(module) or resolve_scope(federation, module) == DEVICE
+        if not personal and resolve_cadence(federation, module).get(DEVICE, 1) > 1:
+            return
+    problem = f"{d2d.gossip_steps} given, but devices send up every round what is not personal"
+    raise InputError("network.d2d.gossip_steps", f"{problem}; allowed: 0, or a cadence of device above 1")
 
 
 def network_can_be_built(config: Config, tree: Tree) -> None:

@@ -149,6 +149,9 @@ class D2D(Section):
     """Power of devices on these links; null for that of their class."""
     relay: bool = True
     """Updates and downloads go over other devices where that costs less, or where there is no other way."""
+    gossip_steps: int = Field(default=0, ge=0)
+    """Cooperative training: so many steps of consensus among neighbours, each round, on modules that they keep because
+    the cadence of `device` does not send them up."""
     heads: bool = False
     """Devices that reach each other elect a head, which adds their updates up and sends the sum: where that costs less
     than each sending its own. Elected by cost and charge left; who has served often is elected less."""

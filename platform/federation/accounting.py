@@ -10,6 +10,7 @@ from fogtune.platform.model.heads import HEADS
 from fogtune.platform.network.actions import Action, Cost
 from fogtune.platform.run.record import LINKS, LedgerRow, RoundRecord
 
+from .cooperation import Cooperation, Disagreement
 from .coordinator import Coordinator
 from .decisions import spent
 from .messages import DeviceReport, RoundPlan
@@ -45,6 +46,7 @@ class Accountant:
         reports: Sequence[DeviceReport],
         upward: Mapping[str, Sequence[str]],
         adopted: Mapping[str, Sequence[str]],
+        cooperation: Cooperation,
     ) -> Booked:
         """A row a module and receiver of a transfer, a row a computation, and the clock as it stands then.
 
@@ -53,11 +55,12 @@ class Accountant:
             reports: the devices' answers; what they sent is in them.
             upward: aggregating node -> modules whose sums it sent to its parent.
             adopted: aggregating node -> modules that it took over from its parent.
+            cooperation: what neighbours averaged.
         """
         costs, state = self._coordinator.costs, self._coordinator.state
         sent = {order.device: order.upward for order in plan.orders if order.lost}
         sent |= {report.device: report.sent for report in reports if report.error is None}
-        script = costs.script(plan.round, plan.orders, Moves(sent, upward, adopted), plan.first)
+        script = costs.script(plan.round, plan.orders, Moves(sent, upward, adopted, cooperation), plan.first)
         taken, ready_s = costs.play(plan.round, script, state.ready_s)
         if costs.network is None:
             rows = [row for action in script.actions for row in _rows(plan.round, action, None)]
@@ -75,6 +78,7 @@ class Accountant:
         total: Update,
         booked: Booked,
         sums: Sums,
+        disagreement: Mapping[str, Disagreement],
         wall_s: float,
     ) -> RoundRecord:
         """The round's line in `rounds.jsonl`.
@@ -85,6 +89,7 @@ class Accountant:
             total: what arrived at the cloud; its metrics are those of all devices.
             booked: the round's costs.
             sums: of the evaluation, empty if there was none.
+            disagreement: of the modules that neighbours averaged.
             wall_s: seconds that the round took here.
         """
         lost = len(plan.orders) - sum(report.error is None for report in reports)
@@ -110,6 +115,7 @@ class Accountant:
             tasks=self._metrics(sums, reports) if plan.evaluate else {},
             modules_moved=dict(sorted(moved.items())),
             decisions=[asdict(decision) for decision in plan.decisions],
+            disagreement={module: asdict(some) for module, some in sorted(disagreement.items())},
         )
 
     def _metrics(self, sums: Sums, reports: Sequence[DeviceReport]) -> dict[str, dict[str, float]]:

@@ -21,6 +21,7 @@ from fogtune.platform.topology import DEVICE, Tree
 from fogtune.platform.topology_build import build_tree
 
 from .adaptive import choose_cadences
+from .cooperation import Cooperation, cooperation
 from .costs import RoundCosts
 from .decisions import Wear, decide
 from .messages import Decision, DeviceOrder, DeviceReport, EvaluationJob, RoundPlan, Setup
@@ -44,7 +45,7 @@ class CoordinatorState:
     updates_lost: int = 0
     """Planned updates that never arrived, over all rounds."""
     ready_s: dict[str, float] = field(default_factory=dict)
-    """Aggregating node -> virtual time at which it can begin the next round; empty without a network, as are:"""
+    """Node -> virtual time at which it can begin the next round; empty without a network, as are:"""
     spent_j: dict[str, float] = field(default_factory=dict)
     """Device -> energy that it has spent."""
     headed: dict[str, int] = field(default_factory=dict)
@@ -88,10 +89,14 @@ class Coordinator:
             return RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
         wear = Wear(self.state.headed, self.state.spent_j)
         decided = decide(self.costs, self.costs.network, round_number, orders, first, self.state.ready_s, wear)
+        d2d = self.costs.network.network.d2d
+        devices = {order.device for order in decided.orders if d2d and d2d.gossip_steps and not order.lost}
+        links = tuple(self.costs.network.pairs(round_number, devices))
         if not decided.orders:
             why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")
             raise RunFailed(round_number, f"no device can take part; {why}")
-        return RoundPlan(round_number, decided.orders, personal, due, first, held_back, (*chosen, *decided.decisions))
+        decisions = (*chosen, *decided.decisions)
+        return RoundPlan(round_number, decided.orders, personal, due, first, held_back, decisions, links)
 
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
@@ -103,6 +108,11 @@ class Coordinator:
             else report
             for report in reports
         ]
+
+    def cooperation(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> Cooperation:
+        """Who averages which kept modules with whom before anything goes up."""
+        d2d = self.config.network.d2d if self.config.network else None
+        return cooperation(self.ownership, plan.links, d2d.gossip_steps if d2d else 0, reports)
 
     def admit(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Count what arrived.

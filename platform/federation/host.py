@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -31,6 +31,7 @@ from fogtune.platform.learning.local import train
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
+from .cooperation import Cooperation, Disagreement, Values, average
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
 from .sending import prepare
 
@@ -154,6 +155,27 @@ class DeviceHost:
                 key = (job.task, job.variant)
                 result[key] = add_tallies(result.get(key, {}), tally)
         return result
+
+    def lend(self, found: Cooperation) -> dict[tuple[str, str], Tensors]:
+        """(module, device here) -> what the device has of what neighbours average."""
+        return {
+            (module, device): self.states[device].kept[module]
+            for module, members in found.groups
+            for device in members
+            if device in self.states
+        }
+
+    def cooperate(self, found: Cooperation, values: Values) -> dict[str, Disagreement]:
+        """Let the devices here average with their neighbours; `values` are those of all who take part.
+
+        Returns:
+            Module -> disagreement of the groups whose first member lives here.
+        """
+        mixed, told = average(found, values, tuple(self.states))
+        for (module, device), tensors in mixed.items():
+            state = self.states[device]
+            self.states[device] = replace(state, kept={**state.kept, module: tensors})
+        return told
 
     def head_update(self, round_number: int, head: str, total: Update, versions: Mapping[str, Tensors]) -> Update:
         """What arrives of what a cluster head sends upward: the sum of its cluster's updates.

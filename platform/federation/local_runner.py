@@ -97,6 +97,8 @@ class LocalRunner:
         reply = self._host.train(plan, {node: state.versions for node, state in self._states.items()})
         reports = coordinator.heard(plan, reply.reports)
         coordinator.admit(plan, reports)
+        found = coordinator.cooperation(plan, reports)
+        disagreement = self._host.cooperate(found, self._host.lend(found))
         delivering = {report.device for report in reports if report.error is None}
         arriving = self._arriving(number, reply.updates, delivering)
         changed, upward = {}, {}
@@ -120,10 +122,10 @@ class LocalRunner:
         if plan.evaluate:
             jobs = coordinator.evaluation_jobs({"local": tree.devices})["local"]
             sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
-        booked = self._accountant.book(plan, reports, upward, adopted)
+        booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started
         coordinator.conclude(plan, booked.ready_s, booked.spent_j, moved)
-        record = self._accountant.record(plan, reports, total, booked, sums, wall_s)
+        record = self._accountant.record(plan, reports, total, booked, sums, disagreement, wall_s)
         return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
     def _arriving(self, number: int, updates: Mapping[str, Update], delivering: Collection[str]) -> dict[str, Update]:

@@ -75,6 +75,8 @@ class RoundPlan:
     """Tier -> modules that its nodes do not send upward, though their own cadence would have it."""
     decisions: tuple[Decision, ...] = ()
     """What was decided from costs, and why."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Pairs of participants that hear each other, for cooperative training."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from fogtune.platform.network.actions import Action, Script
 from fogtune.platform.run.record import Kind
 from fogtune.platform.topology import Tree
 
+from .cooperation import Cooperation
 from .messages import DeviceOrder
 
 
@@ -42,6 +43,8 @@ class Moves:
     """Aggregating node, from the bottom up -> modules whose sums it sends to its parent."""
     adopted: Mapping[str, Sequence[str]]
     """Aggregating node, from the top down -> modules that it takes over from its parent."""
+    cooperation: Cooperation = field(default_factory=Cooperation)
+    """What neighbours average before."""
 
 
 Tries = Callable[[Action], int]
@@ -93,12 +96,13 @@ class ScriptWriter:
         for access, some in cells.items():
             part.download(access, some)
             part.train(some, flops)
+            part.cooperate(some, moves.cooperation)
             part.upload(access, some, moves.sent)
         for node, modules in moves.upward.items():
             part.go_up(node, modules)
         for node, modules in moves.adopted.items():
             part.come_down(node, modules)
-        for node in self._tree.aggregators:
+        for node in (*self._tree.aggregators, *(order.device for order in orders)):
             part.script.reached[node] = (*part.begin.get(node, ()), *part.arrived.get(node, ()))
         return part.script
 
@@ -179,6 +183,19 @@ class _Part:
                 action = Action("compute", device, (device,), {}, home, after, flops[device])
                 self.begin[device] = (self.script.add(action),)
 
+    def cooperate(self, orders: Sequence[DeviceOrder], found: Cooperation) -> None:
+        """Steps of consensus: in each, everyone sends to all of its neighbours at once what they average."""
+        taking_part = [order.device for order in orders if order.device in found.devices]
+        for _ in range(found.steps):
+            heard: dict[str, tuple[int, ...]] = {device: self.begin[device] for device in taking_part}
+            for device in taking_part:
+                shared = {module: others for module, others in found.shared(device).items() if others}
+                targets = tuple(sorted({other for others in shared.values() for other in others}))
+                if targets:
+                    sent = self.move("d2d", (device, targets), tuple(shared), self.begin[device], self._parent(device))
+                    heard |= {target: (*heard[target], *sent.last) for target in targets}
+            self.begin |= heard
+
     def upload(self, access: str, orders: Sequence[DeviceOrder], sent: Mapping[str, Collection[str]]) -> None:
         """Updates on their ways: first those that a head adds to its own."""
         gathered = {order.device: Counter(sent.get(order.device, ())) for order in orders}
@@ -200,6 +217,7 @@ class _Part:
             if head and moved.arrives:
                 gathered[head].update(modules.keys())
                 members.setdefault(head, []).append(device)
+            self.begin[device] = moved.last
             if head:
                 self.begin[head] += moved.last
                 continue

@@ -19,7 +19,7 @@ class Action:
     modules: Mapping[str, int]
     """Module -> bytes, as serialised; empty for a computation."""
     home: str
-    """Node that must be ready for the round before it starts."""
+    """Node that must be ready for the round before it starts, as source and targets must."""
     after: tuple[int, ...] = ()
     """Actions, by index, that must have ended before this one starts."""
     flops: float = 0.0
@@ -36,7 +36,7 @@ class Script:
 
     actions: list[Action] = field(default_factory=list)
     reached: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Node -> actions after which it has what the round gave it: it may then go on. Others go on as they were."""
+    """Node -> actions after which it has what the round gave it, and may go on. Others go on as they were."""
     delivered: dict[str, int] = field(default_factory=dict)
     """Device -> the action that brings its update to its parent, or its last attempt."""
     lost: dict[str, str] = field(default_factory=dict)

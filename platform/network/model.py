@@ -8,7 +8,7 @@ and the media that they share; any node may compute and send at the same time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -49,7 +49,12 @@ class NetworkModel:
             ready_s: node -> virtual time at which it may begin the round; 0 where absent.
         """
         actions = script.actions
-        spans = simulate([self._activity(round_number, action, ready_s.get(action.home, 0.0)) for action in actions])
+        begin_s = [
+            max(ready_s.get(node, 0.0) for node in (action.home, action.source, *action.targets)) for action in actions
+        ]
+        spans = simulate(
+            [self._activity(round_number, action, begin) for action, begin in zip(actions, begin_s, strict=True)]
+        )
         costs = []
         for action, span in zip(actions, spans, strict=True):
             received_j = {target: span.seconds * self._receiver_w(action, target) for target in action.targets}
@@ -91,6 +96,16 @@ class NetworkModel:
         if d2d is None:
             return []
         return [o for o in others if o != device and self.sites.distance_m(device, o) <= d2d.range_m]
+
+    def pairs(self, round_number: int, devices: Collection[str]) -> list[tuple[str, str]]:
+        """Devices of one cell that hear each other this round, both ways."""
+
+        def hear(one: str, other: str) -> bool:
+            return all(self.rate_bits_per_s(round_number, *ends) > 0 for ends in ((one, other), (other, one)))
+
+        cells = [[device for device in cell if device in devices] for cell in self.sites.cells.values()]
+        near = ((one, other) for cell in cells for one in cell for other in self.neighbours(one, cell) if one < other)
+        return [pair for pair in near if hear(*pair)]
 
     def battery_j(self, device: str) -> float | None:
         """Charge of a device at the start; none of those on the mains."""

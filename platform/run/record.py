@@ -24,8 +24,8 @@ Metrics = Mapping[str, Mapping[str, float]]
 """Task -> metric -> value."""
 
 
-class NodeEntry(TypedDict):
-    """A node as `topology.json` has it: its place in the tree, and what makes it own its modules."""
+class TreeEntry(TypedDict):
+    """A node's place in the tree, and what makes it own its modules."""
 
     tier: str
     parent: str | None
@@ -33,6 +33,13 @@ class NodeEntry(TypedDict):
     modalities: list[str]
     tasks: list[str]
     modules: list[str]
+
+
+class NodeEntry(TreeEntry, total=False):
+    """A node as `topology.json` has it. Its position, in metres, is null where none is known; older runs lack it."""
+
+    x_m: float | None
+    y_m: float | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,10 @@ class RoundRecord:
     modules_moved: Mapping[str, int]
     """Module -> bytes, all links together."""
     decisions: list[dict[str, str]] = field(default_factory=list)
-    """What was decided from the network's costs: `device`, `what`, and `why` in one line."""
+    """What was decided from costs: `about` (a device or module), `what`, and `why` in one line."""
+    disagreement: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Module that neighbours averaged -> `before`, `after` (sums of squared distances from their means), and the
+    `bound` on `after` by the spectral gaps."""
 
     def to_json(self) -> str:
         """One line; a value that is not finite is written as null."""
@@ -72,7 +82,7 @@ class RoundRecord:
     def from_json(cls, line: str) -> Self:
         """The record that wrote this line. Raises ValueError if none did."""
         found = json.loads(line)
-        required = cls.__dataclass_fields__.keys() - {"decisions"}  # which older runs have not
+        required = cls.__dataclass_fields__.keys() - {"decisions", "disagreement"}  # which older runs have not
         if not isinstance(found, dict) or (missing := required - found.keys()):
             raise ValueError("not a round" if not isinstance(found, dict) else f"without {', '.join(sorted(missing))}")
         values = {name: found[name] for name in cls.__dataclass_fields__ if name in found}

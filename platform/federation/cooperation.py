@@ -1,0 +1,101 @@
+"""Cooperative training: neighbours average the modules that they keep, between two times that these go up.
+
+Who keeps what is known once all have trained; then every neighbourhood of a module mixes it by steps of consensus
+(`fogtune.platform.network.gossip`). Modules of scope `device` are personal, statistics are measured: both are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import networkx as nx  # type: ignore[import-untyped]
+
+from fogtune.platform.aggregation import Tensors
+from fogtune.platform.modules import is_statistics
+from fogtune.platform.network.gossip import mix, neighbourhoods
+from fogtune.platform.ownership import Ownership
+from fogtune.platform.topology import DEVICE
+
+from .messages import DeviceReport
+
+Values = Mapping[tuple[str, str], Tensors]
+"""(module, device) -> the device's version."""
+
+
+@dataclass(frozen=True)
+class Cooperation:
+    """Who averages what with whom."""
+
+    links: tuple[tuple[str, str], ...] = ()
+    """Pairs of devices that hear each other."""
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(module, devices that keep it and reach each other over such devices)."""
+    steps: int = 0
+
+    def graph(self) -> nx.Graph:
+        """The links."""
+        return nx.Graph(self.links)
+
+    def shared(self, device: str) -> dict[str, tuple[str, ...]]:
+        """Module -> neighbours of a device that average it with the device."""
+        neighbours = set(self.graph().neighbors(device)) if any(device in link for link in self.links) else set()
+        return {
+            module: tuple(other for other in members if other in neighbours)
+            for module, members in self.groups
+            if device in members
+        }
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All that take part, in sorted order."""
+        return tuple(sorted({device for _, members in self.groups for device in members}))
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Of a module, summed over neighbourhoods: sum over devices of the squared distance from their mean."""
+
+    before: float
+    after: float
+    bound: float
+    """What `after` is at most, by the spectral gaps."""
+
+    def __add__(self, other: Disagreement) -> Disagreement:
+        return Disagreement(self.before + other.before, self.after + other.after, self.bound + other.bound)
+
+
+def cooperation(
+    ownership: Ownership, links: Sequence[tuple[str, str]], steps: int, reports: Sequence[DeviceReport]
+) -> Cooperation:
+    """The cooperation of a round whose devices have trained."""
+    if not steps or not links:
+        return Cooperation()
+    kept: dict[str, list[str]] = {}
+    for report in reports:
+        for module in report.kept:
+            if ownership.scope(module) != DEVICE and not is_statistics(module):
+                kept.setdefault(module, []).append(report.device)
+    found = Cooperation(tuple(links), (), steps)
+    graph = found.graph()
+    return replace(found, groups=tuple((m, g) for m, devices in kept.items() for g in neighbourhoods(graph, devices)))
+
+
+def average(found: Cooperation, values: Values, mine: Sequence[str]) -> tuple[Values, dict[str, Disagreement]]:
+    """Mix every group that one of the devices `mine` is in.
+
+    Returns:
+        What these devices then have, and the disagreement of the groups whose first member is one of them.
+    """
+    graph = found.graph()
+    mixed: dict[tuple[str, str], Tensors] = {}
+    told: dict[str, Disagreement] = {}
+    for module, members in found.groups:
+        if not any(member in mine for member in members):
+            continue
+        result = mix({member: values[module, member] for member in members}, graph, found.steps)
+        mixed |= {(module, member): result.values[member] for member in members if member in mine}
+        if members[0] in mine:
+            of_group = Disagreement(result.before, result.after, result.bound)
+            told[module] = told[module] + of_group if module in told else of_group
+    return mixed, told
