@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import fogtune
-from fogtune.platform.config.load import dump_config
-from fogtune.platform.run.directory import RunDirectory, RunInfo, list_runs
+from fogtune.pipelines.repeated import completed_run
+from fogtune.platform.run.directory import RunInfo
 from fogtune.platform.run.record import headline
 
 ROWS = ("default", "centralized", "local-only", "edge-only", "hierarchical-e2", "hierarchical-e8", "star")
@@ -41,16 +41,7 @@ def main() -> None:
 def completed(preset: str, seed: int, runs: Path) -> RunInfo:
     """The run of a preset and a seed: found, or made now."""
     config = fogtune.preset(preset, f"seed={seed}", f"output.directory={runs}")
-    for found in list_runs(runs):
-        # The text: what an older version wrote may no longer be a configuration.
-        if found.info.status == "completed" and (found.path / "config.yaml").read_text() == dump_config(config):
-            return found.info
-    run: RunDirectory = fogtune.run(
-        config, on_stage=lambda text: print(f"{preset} {seed}: {text}", flush=True)
-    ).directory
-    if run.info.status != "completed":
-        raise SystemExit(f"{preset}, seed {seed}: {run.info.error or run.info.status}")
-    return run.info
+    return completed_run(config, on_stage=lambda text: print(f"{preset} {seed}: {text}", flush=True)).info
 
 
 def markdown(rows: dict[str, list[RunInfo]]) -> str:
