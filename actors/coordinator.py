@@ -227,7 +227,7 @@ class CoordinatorActor:
 
     def _cooperate(self, found: Cooperation) -> dict[str, Disagreement]:
         """Neighbours average what they keep; hosts give it to each other by reference."""
-        homes = [self._hosts[name] for name in dict.fromkeys(self._home[device] for device in found.devices)]
+        homes = [self._hosts[name] for name in dict.fromkeys(self._home[device] for device in found.shared)]
         found_ref = ray.put(found)
         lent = [host.lend.remote(found_ref) for host in homes]
         told: dict[str, Disagreement] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from fogtune.platform.run.record import RoundRecord
 
 from . import readable
 from .show import STYLES, plain_table, show_json
+from .spending import KINDS, Spent, by_kind
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Contender:
     run: RunDirectory
     info: RunInfo
     records: list[RoundRecord]
+    spent: Mapping[str, Spent]
+    """By kind of ledger row."""
 
 
 def read(runs: Sequence[RunDirectory]) -> list[Contender]:
     """Reads every run. InputError for the first that is damaged."""
-    return [Contender(run, run.info, run.records()) for run in runs]
+    return [Contender(run, run.info, run.records(), by_kind(run)) for run in runs]
 
 
 def compare_json(contenders: Sequence[Contender]) -> dict[str, Any]:
@@ -55,6 +58,10 @@ def compare_table(contenders: Sequence[Contender]) -> Table:
     table.add_row("updates lost", *(str(each.info.summary.updates_lost) for each in contenders), end_section=True)
     table.add_row("virtual time", *(readable.duration(each.info.summary.virtual_time_s) for each in contenders))
     table.add_row("energy", *(readable.energy(each.info.summary.energy_j) for each in contenders))
+    for kind in KINDS:
+        joules = [each.spent[kind].joules if kind in each.spent else None for each in contenders]
+        if any(joules):
+            table.add_row(f"energy for {kind}", *map(readable.energy, joules))
     table.add_row("wall", *(readable.duration(each.info.wall_s) for each in contenders))
     return table
 

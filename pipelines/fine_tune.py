@@ -15,6 +15,7 @@ from fogtune.platform.errors import InputError, RunFailed
 from fogtune.platform.federation.local_runner import LocalRunner, Runner
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.workbench import Dataset
+from fogtune.platform.network.sites import find_sites
 from fogtune.platform.ownership import own
 from fogtune.platform.run.checkpoint import read_newest_checkpoint, write_checkpoint
 from fogtune.platform.run.directory import RunDirectory
@@ -196,11 +197,14 @@ def _refuse_early(config: Config, on_stage: OnStage) -> None:
 def _write_topology(config: Config, directory: RunDirectory) -> None:
     tree = build_tree(config)
     ownership = own(config, tree)
+    placed = {node.id: (node.x_m, node.y_m) for node in tree if node.x_m is not None and node.y_m is not None}
+    points = dict(find_sites(config, tree, config.network).position_m) if config.network else placed
     groups = {group.name: group for group in config.devices}
 
     def entry(node_id: str) -> NodeEntry:
         node = tree[node_id]
         group = groups.get(node.group or "")
+        x_m, y_m = points.get(node_id, (None, None))
         return NodeEntry(
             tier=node.tier,
             parent=node.parent,
@@ -208,9 +212,12 @@ def _write_topology(config: Config, directory: RunDirectory) -> None:
             modalities=list(group.modalities) if group else [],
             tasks=list(group.tasks) if group else [],
             modules=list(ownership.subtree_modules(node_id)),
+            x_m=x_m,
+            y_m=y_m,
         )
 
-    directory.write_topology({node.id: entry(node.id) for node in tree})
+    nodes = {node.id: entry(node.id) for node in tree}
+    directory.write_topology(nodes, {name: point for name, point in points.items() if name not in nodes})
 
 
 def _ignore(_: object) -> None:

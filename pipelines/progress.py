@@ -57,6 +57,13 @@ def watching(*, json: bool) -> Iterator[View]:
         yield view
 
 
+@contextmanager
+def watching_aside() -> Iterator[View]:
+    """A view on standard error; within the block nothing is written to standard output, which is for what comes after."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield PlainView(sys.stderr)
+
+
 class JsonView:
     """One JSON object a line a round, the line that `rounds.jsonl` has; stages are not shown."""
 

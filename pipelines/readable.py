@@ -18,6 +18,11 @@ def energy(joules: float | None) -> str:
     return _scaled(joules, ("J", "kJ", "MJ", "GJ"))
 
 
+def rate(bits_per_s: float | None) -> str:
+    """Bits a second: `845 bit/s`, `12.3 Mbit/s`."""
+    return _scaled(bits_per_s, ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"))
+
+
 def duration(seconds: float | None) -> str:
     """Seconds: `0.42 s`, `12.3 s`, `4 min 05 s`, `2 h 07 min`."""
     if seconds is None or not math.isfinite(seconds):

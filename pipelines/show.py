@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from fogtune.platform.run.directory import RunDirectory, RunInfo
 from fogtune.platform.run.record import Summary, headline
 
 from . import readable
+from .spending import by_kind
 
 STYLES = {"completed": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 """Status -> colour."""
@@ -76,6 +78,7 @@ def show(run: RunDirectory) -> RenderableType:
         facts.add_row("virtual time", readable.duration(summary.virtual_time_s))
     if summary.rounds and summary.energy_j is not None:
         facts.add_row("energy", readable.energy(summary.energy_j))
+        _add_network(facts, run)
     moved = ", ".join(f"{kind} {readable.size(count)}" for kind, count in summary.bytes.items())
     facts.add_row("moved", f"{readable.size(sum(summary.bytes.values()))} ({moved})")
     facts.add_row("updates lost", str(summary.updates_lost))
@@ -95,6 +98,18 @@ def results(summary: Summary) -> str:
     """`vqa accuracy 0.812, topic accuracy 0.954`."""
     found = ((task, headline(metrics)) for task, metrics in summary.tasks.items())
     return ", ".join(f"{task} {metric[0]} {readable.value(metric[1])}" for task, metric in found if metric)
+
+
+def _add_network(facts: Table, run: RunDirectory) -> None:
+    """What energy and time went for, and what was decided in the last round; nothing for a run without a network."""
+    kinds = {kind: sums for kind, sums in by_kind(run).items() if sums.joules is not None}
+    if kinds:
+        facts.add_row("energy for", ", ".join(f"{kind} {readable.energy(sums.joules)}" for kind, sums in kinds.items()))
+        busy = ", ".join(f"{kind} {readable.duration(sums.seconds)}" for kind, sums in kinds.items())
+        facts.add_row("busy with", f"{busy} (side by side)")
+    decided = Counter(decision["what"] for record in run.records()[-1:] for decision in record.decisions)
+    if decided:
+        facts.add_row("decisions", Text(", ".join(f"{count} {what}" for what, count in decided.items())))
 
 
 def _tasks(summary: Summary) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from fogtune.pipelines.spending import KINDS
 from fogtune.platform.run.record import LINKS, RoundRecord, headline
 
 Figure = dict[str, Any]
@@ -19,6 +20,11 @@ MOST_MODULES = 40
 def colour(index: int) -> str:
     """The CSS variable of a series' colour."""
     return f"--c{index % NUM_COLOURS}"
+
+
+def kind_colour(kind: str) -> str:
+    """The CSS variable of the colour of a kind of ledger row, the same in all figures."""
+    return colour(KINDS.index(kind) if kind in KINDS else len(KINDS))
 
 
 class Axes:
@@ -102,20 +108,28 @@ def link_bytes(figure_id: str, records: Sequence[RoundRecord]) -> tuple[Figure, 
     """Stacked bars, a bar a round, and the kinds of link that were used."""
     kinds = [kind for kind in dict.fromkeys([*LINKS, *(k for r in records for k in r.bytes)]) if _used(records, kind)]
     unit, scale = byte_scale([_moved(record) for record in records])
+    columns = {kind: [record.bytes.get(kind, 0) / scale for record in records] for kind in kinds}
+    return stacked(figure_id, [record.round for record in records], columns, "moved in the round", unit), kinds
+
+
+def stacked(
+    figure_id: str, rounds: Sequence[int], columns: Mapping[str, Sequence[float]], title: str, unit: str
+) -> Figure:
+    """Stacked bars, a bar a round; `columns` are kind -> value in each round."""
     traces = [
         {
             "type": "bar",
             "name": kind,
-            "x": [record.round for record in records],
-            "y": [record.bytes.get(kind, 0) / scale for record in records],
-            "marker": {"color": colour(row)},
+            "x": list(rounds),
+            "y": list(values),
+            "marker": {"color": kind_colour(kind)},
             "hovertemplate": f"%{{y:.3~g}} {unit}",
         }
-        for row, kind in enumerate(kinds)
+        for kind, values in columns.items()
     ]
-    xaxis: dict[str, Any] = {"title": "round"} | ({"dtick": 1} if len(records) <= 12 else {})
-    layout = {"barmode": "stack", "bargap": 0.25, "xaxis": xaxis, "yaxis": {"title": f"moved in the round ({unit})"}}
-    return {"id": figure_id, "height": 280, "hover": "x unified", "traces": traces, "layout": layout}, kinds
+    xaxis: dict[str, Any] = {"title": "round"} | ({"dtick": 1} if len(rounds) <= 12 else {})
+    layout = {"barmode": "stack", "bargap": 0.25, "xaxis": xaxis, "yaxis": {"title": f"{title} ({unit})"}}
+    return {"id": figure_id, "height": 280, "hover": "x unified", "traces": traces, "layout": layout}
 
 
 def module_bytes(figure_id: str, records: Sequence[RoundRecord]) -> Figure:

@@ -14,7 +14,14 @@ from .style import CSS
 # Nothing is loaded from anywhere, whatever a configuration or a library tries.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
-__all__ = ["card", "cards", "details", "escape", "legend", "page", "table", "tile"]
+_SHAPES = {
+    "box": '<rect width="12" height="12" rx="2" fill="currentColor"/>',
+    "ring": '<circle cx="6" cy="6" r="4.8" fill="none" stroke="currentColor" stroke-width="2"/>',
+    "frame": '<rect x="1.2" y="1.2" width="9.6" height="9.6" fill="none" stroke="currentColor" stroke-width="2"/>',
+}
+"""Shapes in a legend that are no line."""
+
+__all__ = ["card", "cards", "details", "escape", "legend", "page", "panel", "table", "tile"]
 
 
 def page(title: str, body: str, figures: Sequence[dict[str, Any]]) -> str:
@@ -51,12 +58,15 @@ def tile(name: str, number: str, detail: str = "") -> str:
     return f'<div class="tile">{above}{below}</div>'
 
 
-def card(figure: dict[str, Any], title: str, entries: Iterable[tuple[str, str, str]] = ()) -> str:
-    """A figure with its title and, above it, its legend; `entries` are as for `legend`."""
-    return (
-        f'<div class="card"><h3>{escape(title)}</h3>{legend(entries)}'
-        f'<div id="{escape(figure["id"])}" style="height:{figure["height"]}px"></div></div>'
-    )
+def card(figure: dict[str, Any], title: str, entries: Iterable[tuple[str, str, str]] = (), note: str = "") -> str:
+    """A figure with its title and, above it, its legend and a note; `entries` are as for `legend`."""
+    place = f'<div id="{escape(figure["id"])}" style="height:{figure["height"]}px"></div>'
+    return panel(title, legend(entries) + (f'<p class="soft small">{escape(note)}</p>' if note else "") + place)
+
+
+def panel(title: str, content: str) -> str:
+    """A card with something else than a figure."""
+    return f'<div class="card"><h3>{escape(title)}</h3>{content}</div>'
 
 
 def cards(parts: Iterable[str]) -> str:
@@ -65,15 +75,13 @@ def cards(parts: Iterable[str]) -> str:
 
 
 def legend(entries: Iterable[tuple[str, str, str]]) -> str:
-    """`entries`: (text, CSS variable of the colour, SVG dash pattern, or `box` for an area)."""
+    """`entries`: (text, CSS variable of the colour, one of `_SHAPES` or the SVG dash pattern of a line)."""
     items = []
-    for text, colour, dash in entries:
-        if dash == "box":
-            shape = f'<rect width="12" height="12" rx="2" style="fill:var({colour})"/>'
-        else:
-            shape = f'<path d="M0 6H22" style="stroke:var({colour});stroke-width:2.5" stroke-dasharray="{dash}"/>'
-        width = 12 if dash == "box" else 22
-        items.append(f'<li><svg width="{width}" height="12" aria-hidden="true">{shape}</svg>{escape(text)}</li>')
+    for text, colour, shape in entries:
+        line = f'<path d="M0 6H22" stroke="currentColor" stroke-width="2.5" stroke-dasharray="{shape}"/>'
+        size = f'width="{12 if shape in _SHAPES else 22}" height="12"'
+        drawn = f'<svg {size} style="color:var({colour})" aria-hidden="true">{_SHAPES.get(shape, line)}</svg>'
+        items.append(f"<li>{drawn}{escape(text)}</li>")
     return f'<ul class="legend">{"".join(items)}</ul>' if items else ""
 
 

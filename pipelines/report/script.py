@@ -9,7 +9,8 @@ JS = r"""
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const chosen = () => document.querySelector(".axis input:checked")?.value;
-const painted = part => part && {...part, color: colour(part.color)};
+// Only parts that are there: plotly stumbles over one that is undefined.
+const painted = (trace, part) => trace[part] && {[part]: {...trace[part], color: colour(trace[part].color)}};
 
 function axis(own, title) {
   const base = {gridcolor: colour("--grid"), linecolor: colour("--line"), zerolinecolor: colour("--line"),
@@ -20,7 +21,7 @@ function axis(own, title) {
 function draw(figure) {
   const along = chosen();
   const traces = figure.traces.map(({along: xs, ...trace}) => ({
-    ...trace, x: xs ? xs[along] : trace.x, line: painted(trace.line), marker: painted(trace.marker)}));
+    ...trace, x: xs ? xs[along] : trace.x, ...painted(trace, "line"), ...painted(trace, "marker")}));
   const layout = {
     ...figure.layout, height: figure.height, margin: {l: 8, r: 10, t: 10, b: 8},
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",

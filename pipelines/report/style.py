@@ -57,6 +57,7 @@ p { margin: 6px 0; }
 .axis label:has(:focus-visible) { outline: 2px solid var(--accent); outline-offset: 1px; }
 .tree { display: grid; grid-template-columns: minmax(0, auto) minmax(0, 1fr); gap: 14px; }
 @media (max-width: 860px) { .tree { grid-template-columns: minmax(0, 1fr); } }
+.card + .tree { margin-top: 14px; }
 .tree .card { max-height: 960px; overflow: auto; }
 .tree svg text { font-size: 12px; fill: var(--text); }
 .tree svg .edge { stroke: var(--line); fill: none; stroke-width: 1.5; }

@@ -12,8 +12,11 @@ from fogtune.platform.run.atomic import write_text
 from fogtune.platform.run.directory import RunDirectory, RunInfo
 from fogtune.platform.run.record import RoundRecord, headline
 
-from .figures import Axes, colour, curve, curves, link_bytes, metric_curve, module_bytes, task_metric
-from .page import card, cards, details, escape, page, table, tile
+from .costs import costs
+from .figures import Axes, colour, curve, curves, kind_colour, link_bytes, metric_curve, module_bytes, task_metric
+from .network_map import network_map
+from .page import card, cards, details, escape, page, panel, table, tile
+from .targets import targets
 from .tree import topology
 
 AXIS_NAMES = {"round": "rounds", "bytes": "bytes", "wall": "wall time", "virtual": "virtual time", "energy": "energy"}
@@ -29,11 +32,13 @@ def write_report(directory: RunDirectory) -> Path:
         axes = Axes([records])
         parts += ["<h2>Learning</h2>", _axis_choice(axes), _learning(records, axes, figures)]
         parts += ["<h2>Communication</h2>", _communication(records, figures)]
+        if spending := costs(directory, records, figures):
+            parts += ["<h2>Time and energy</h2>", spending]
         parts += ["<h2>Losses</h2>", _losses(records)]
     else:
         parts.append("<p>No round was finished.</p>")
     if nodes:
-        parts += ["<h2>Topology</h2>", topology(nodes)]
+        parts += ["<h2>Topology</h2>", network_map(directory, figures), topology(nodes)]
     parts += ["<h2>Details</h2>"]
     if records:
         parts.append(details("Rounds", _rounds(records)))
@@ -69,6 +74,8 @@ def write_comparison(contenders: Sequence[Contender], path: Path) -> None:
         rows.append((f"{task} {metric}", *(readable.value(s.tasks.get(task, {}).get(metric)) for s in summaries)))
     rows.append(("rounds", *(str(summary.rounds) for summary in summaries)))
     rows.append(("moved", *(readable.size(sum(summary.bytes.values())) for summary in summaries)))
+    rows.append(("virtual time", *(readable.duration(summary.virtual_time_s) for summary in summaries)))
+    rows.append(("energy", *(readable.energy(summary.energy_j) for summary in summaries)))
     rows.append(("wall", *(readable.duration(contender.info.wall_s) for contender in contenders)))
     body = ["<h1>Runs compared</h1>", "<h2>Results</h2>", f'<div class="card">{table(header, rows)}</div>']
     body += ["<h2>Learning</h2>", _axis_choice(axes), cards(shown)]
@@ -149,6 +156,8 @@ def _learning(records: Sequence[RoundRecord], axes: Axes, figures: list[dict[str
     figure = curves("loss", traces, axes, "mean training loss")
     figures.append(figure)
     shown.append(card(figure, "Training loss", [(task, colour(row), "") for row, task in enumerate(tasks)]))
+    if reached := targets(records, _tasks(records)):
+        shown.append(panel("First reached: shares of the best held-out value", reached))
     return cards(shown)
 
 
@@ -156,7 +165,7 @@ def _communication(records: Sequence[RoundRecord], figures: list[dict[str, Any]]
     links, kinds = link_bytes("links", records)
     modules = module_bytes("modules", records)
     figures += [links, modules]
-    legend = [(kind, colour(row), "box") for row, kind in enumerate(kinds)]
+    legend = [(kind, kind_colour(kind), "box") for kind in kinds]
     return cards([card(links, "Bytes by link", legend), card(modules, "Bytes by module")])
 
 

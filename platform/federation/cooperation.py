@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import networkx as nx  # type: ignore[import-untyped]
 
@@ -33,23 +34,21 @@ class Cooperation:
     """(module, devices that keep it and reach each other over such devices)."""
     steps: int = 0
 
+    @cached_property
     def graph(self) -> nx.Graph:
         """The links."""
         return nx.Graph(self.links)
 
-    def shared(self, device: str) -> dict[str, tuple[str, ...]]:
-        """Module -> neighbours of a device that average it with the device."""
-        neighbours = set(self.graph().neighbors(device)) if any(device in link for link in self.links) else set()
-        return {
-            module: tuple(other for other in members if other in neighbours)
-            for module, members in self.groups
-            if device in members
-        }
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """All that take part, in sorted order."""
-        return tuple(sorted({device for _, members in self.groups for device in members}))
+    @cached_property
+    def shared(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Device, in sorted order -> module -> neighbours that average it with the device."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for module, members in self.groups:
+            among = set(members)
+            for device in members:
+                others = tuple(other for other in self.graph.neighbors(device) if other in among)
+                found.setdefault(device, {})[module] = others
+        return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def cooperation(
             if ownership.scope(module) != DEVICE and not is_statistics(module):
                 kept.setdefault(module, []).append(report.device)
     found = Cooperation(tuple(links), (), steps)
-    graph = found.graph()
-    return replace(found, groups=tuple((m, g) for m, devices in kept.items() for g in neighbourhoods(graph, devices)))
+    groups = ((module, group) for module, devices in kept.items() for group in neighbourhoods(found.graph, devices))
+    return replace(found, groups=tuple(groups))
 
 
 def average(found: Cooperation, values: Values, mine: Sequence[str]) -> tuple[Values, dict[str, Disagreement]]:
@@ -87,13 +86,12 @@ def average(found: Cooperation, values: Values, mine: Sequence[str]) -> tuple[Va
     Returns:
         What these devices then have, and the disagreement of the groups whose first member is one of them.
     """
-    graph = found.graph()
     mixed: dict[tuple[str, str], Tensors] = {}
     told: dict[str, Disagreement] = {}
     for module, members in found.groups:
         if not any(member in mine for member in members):
             continue
-        result = mix({member: values[module, member] for member in members}, graph, found.steps)
+        result = mix({member: values[module, member] for member in members}, found.graph, found.steps)
         mixed |= {(module, member): result.values[member] for member in members if member in mine}
         if members[0] in mine:
             of_group = Disagreement(result.before, result.after, result.bound)

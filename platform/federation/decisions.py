@@ -182,6 +182,8 @@ def _lost(network: NetworkModel, link: str) -> str:
 
 
 def _way_decisions(order: DeviceOrder) -> list[Decision]:
+    if not order.upward:
+        return []
     found = []
     over = f" over {', '.join(order.relays)}" if order.relays else ""
     if order.head not in (None, order.device):

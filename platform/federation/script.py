@@ -136,8 +136,9 @@ class _Part:
         home: str,
         size: Mapping[str, int] | None = None,
         hops: int = 1,
+        give_up: bool = False,
     ) -> _Moved:
-        """A transfer from one end to the other, with its lost attempts before it."""
+        """A transfer from one end to the other, after its lost attempts: as many as allowed, or as it takes."""
         if not modules:
             return _Moved(after)
         source, targets = ends[0], (ends[1],) if isinstance(ends[1], str) else ends[1]
@@ -146,7 +147,7 @@ class _Part:
         tries, given_up = 1, False
         if self._retries and kind != "backhaul":
             tries = self._retries.tries(action)
-            given_up = kind != "downlink" and tries > self._retries.attempts
+            given_up = give_up and tries > self._retries.attempts
             tries = self._retries.attempts if given_up else tries
         for attempt in range(1, tries + 1):
             lost = given_up or attempt < tries
@@ -185,15 +186,14 @@ class _Part:
 
     def cooperate(self, orders: Sequence[DeviceOrder], found: Cooperation) -> None:
         """Steps of consensus: in each, everyone sends to all of its neighbours at once what they average."""
-        taking_part = [order.device for order in orders if order.device in found.devices]
+        taking_part = [order.device for order in orders if order.device in found.shared]
         for _ in range(found.steps):
             heard: dict[str, tuple[int, ...]] = {device: self.begin[device] for device in taking_part}
             for device in taking_part:
-                shared = {module: others for module, others in found.shared(device).items() if others}
+                shared = found.shared[device]
                 targets = tuple(sorted({other for others in shared.values() for other in others}))
-                if targets:
-                    sent = self.move("d2d", (device, targets), tuple(shared), self.begin[device], self._parent(device))
-                    heard |= {target: (*heard[target], *sent.last) for target in targets}
+                sent = self.move("d2d", (device, targets), shared, self.begin[device], self._parent(device))
+                heard |= {target: (*heard[target], *sent.last) for target in targets}
             self.begin |= heard
 
     def upload(self, access: str, orders: Sequence[DeviceOrder], sent: Mapping[str, Collection[str]]) -> None:
@@ -211,7 +211,7 @@ class _Part:
             for source, target in pairwise(way):
                 kind: Kind = "uplink" if target == access else "d2d"
                 if moved.arrives:
-                    moved = self.move(kind, (source, target), modules, moved.last, parent, size, len(way) - 1)
+                    moved = self.move(kind, (source, target), modules, moved.last, parent, size, len(way) - 1, True)
                     if not moved.arrives:
                         self.script.lost |= dict.fromkeys((device, *members.get(device, ())), f"{source} to {target}")
             if head and moved.arrives:

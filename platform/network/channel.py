@@ -55,13 +55,21 @@ class KeyedChannel:
         self._seed = seed
         self._rayleigh = rayleigh
         self._known: dict[tuple[str, str], float] = {}
+        self._faded: dict[tuple[str, str], float] = {}
+        self._round: int | None = None
+        """Round of the gains in `_faded`."""
         self.efficiency = efficiency
 
     def gain(self, round_number: int, sender: str, receiver: str) -> float:
+        if round_number != self._round:
+            self._round = round_number
+            self._faded.clear()
         pair = (sender, receiver) if sender < receiver else (receiver, sender)
         if pair not in self._known:
             self._known[pair] = self._mean_gain(*pair)
-        return self._known[pair] * self._fading(round_number, pair)
+        if pair not in self._faded:
+            self._faded[pair] = self._known[pair] * self._fading(round_number, pair)
+        return self._faded[pair]
 
     def _fading(self, round_number: int, pair: tuple[str, str]) -> float:
         """Rayleigh amplitude: power exponential, of mean 1."""

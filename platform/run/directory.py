@@ -3,7 +3,7 @@
     config.yaml      resolved configuration
     run.json         status, seed, package versions, timings, error, summary so far
     rounds.jsonl     a line a round
-    topology.json    the nodes, and which modules each owns
+    topology.json    the nodes, which modules each owns, and where they stand
     ledger.parquet, checkpoints/, modules/, report.html are written by others
 
 `run.json` is replaced whole after every round, so a reader always finds it complete.
@@ -45,6 +45,9 @@ PACKAGES = (
     "pydantic",
 )
 """Packages whose versions `run.json` notes, besides Python's."""
+
+Point = tuple[float, float]
+"""x and y in metres."""
 
 _STAMP = re.compile(r"-(\d{8}-\d{6})-[0-9a-f]{4}$")
 
@@ -207,21 +210,34 @@ class RunDirectory:
         line = " ".join(error.split()) if error else None
         self._write(replace(self._current, status=status, finished=now, wall_s=self._worked_s(), error=line))
 
-    def write_topology(self, nodes: Mapping[str, NodeEntry]) -> None:
-        """Writes `topology.json`: node id -> entry, parents before their children."""
-        write_text(self.path / "topology.json", dump_json({"nodes": nodes}, indent=1) + "\n")
+    def write_topology(self, nodes: Mapping[str, NodeEntry], access_points: Mapping[str, Point] | None = None) -> None:
+        """Writes `topology.json`: node id -> entry, parents before their children; access point -> position."""
+        points = {name: {"x_m": x_m, "y_m": y_m} for name, (x_m, y_m) in (access_points or {}).items()}
+        found = {"nodes": nodes, "access_points": points}
+        write_text(self.path / "topology.json", dump_json(found, indent=1) + "\n")
 
     def topology(self) -> dict[str, NodeEntry]:
         """Node id -> entry; empty if the run has not come so far. InputError if the file is damaged."""
+        return self._topology[0]
+
+    def positions(self) -> dict[str, Point]:
+        """Node or access point -> where it stands, as far as that is known. InputError if the file is damaged."""
+        return self._topology[1]
+
+    @property
+    def _topology(self) -> tuple[dict[str, NodeEntry], dict[str, Point]]:
         path = self.path / "topology.json"
         if not path.exists():
-            return {}
+            return {}, {}
         try:
-            nodes: dict[str, NodeEntry] = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+            found = json.loads(path.read_text(encoding="utf-8"))
+            nodes: dict[str, NodeEntry] = found["nodes"]
             for node in nodes.values():
                 if missing := NodeEntry.__required_keys__ - node.keys():
                     raise ValueError(f"a node without {', '.join(sorted(missing))}")
-            return nodes
+            placed = {**nodes, **found.get("access_points", {})}
+            points = {name: (entry.get("x_m"), entry.get("y_m")) for name, entry in placed.items()}
+            return nodes, {name: (float(x), float(y)) for name, (x, y) in points.items() if None not in (x, y)}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(str(path), f"damaged ({type(error).__name__}: {error})") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from fogtune.pipelines.compare import compare_json, compare_table, read
 from fogtune.pipelines.readable import duration, size
 from fogtune.pipelines.show import list_json, list_table, show
 from fogtune.platform.errors import InputError
-from fogtune.platform.run import RunDirectory, list_runs
+from fogtune.platform.run import Ledger, LedgerRow, RoundRecord, RunDirectory, list_runs
 
 MakeRun = Callable[..., RunDirectory]
+Record = Callable[..., RoundRecord]
 
 
 def text(renderable: object) -> str:
@@ -62,6 +64,41 @@ def test_show_says_why_a_run_failed(make_run: MakeRun) -> None:
     shown = text(show(make_run(status="failed", error="round 4: 1 of 4 updates arrived")))
     assert "round 4: 1 of 4 updates arrived" in shown
     assert cells(show(make_run()), "topic") == ["0.750", "0.500", "0.125"]
+
+
+@pytest.fixture
+def networked(make_run: MakeRun, record: Record) -> RunDirectory:
+    """Two rounds with a network."""
+    made = make_run("networked", rounds=0)
+    for number, what in ((1, ["is relayed"]), (2, ["is headed", "sits out", "is headed"])):
+        decisions = [{"about": "reader-0", "what": each, "why": "so"} for each in what]
+        made.append(replace(record(number), energy_j=2.0, decisions=decisions))
+    made.finish("completed")
+    ledger = Ledger(made.path)
+    ledger.book([LedgerRow(1, "uplink", "reader-0", "fog-0", "head/topic", 10, 1, 0.0, 1.5, 0.25)])
+    ledger.book([LedgerRow(1, "compute", "reader-0", "reader-0", "*", 0, 1, 0.0, 70.0, 3.75)])
+    ledger.seal()
+    ledger.merge(keep_parts=False)
+    return made
+
+
+def test_show_says_where_energy_and_time_went_and_what_was_decided_last(networked: RunDirectory) -> None:
+    shown = show(networked)
+    assert " ".join(cells(shown, "energy for")) == "uplink 0.25 J, compute 3.75 J"
+    assert " ".join(cells(shown, "busy with")) == "uplink 1.50 s, compute 1 min 10 s (side by side)"
+    assert " ".join(cells(shown, "decisions")) == "2 is headed, 1 sits out"
+
+
+def test_show_says_nothing_of_a_network_that_there_is_not(make_run: MakeRun) -> None:
+    shown = text(show(make_run()))
+    assert not any(label in shown for label in ("energy", "busy with", "decisions"))
+
+
+def test_runs_are_compared_by_what_their_energy_went_for(networked: RunDirectory, make_run: MakeRun) -> None:
+    table = compare_table(read([networked, make_run("without")]))
+    assert cells(table, "energy for uplink") == ["0.25", "J", "–"]
+    assert cells(table, "energy for compute") == ["3.75", "J", "–"]
+    assert "energy for d2d" not in text(table)
 
 
 def test_text_from_outside_is_not_markup(make_run: MakeRun) -> None:

@@ -20,6 +20,7 @@ from fogtune.pipelines.cli import app
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.workbench import Dataset
+from fogtune.platform.network.sites import find_sites
 from fogtune.platform.run import RoundRecord, RunDirectory
 from fogtune.platform.run.checkpoint import read_newest_checkpoint
 from fogtune.platform.topology_build import build_tree
@@ -84,6 +85,24 @@ class TestRun:
         assert fogtune.load_config(done.directory.path / "config.yaml") == config
         assert f"run {done.directory.id}" in stages
         assert done.directory.topology()["coach-0"]["modalities"] == ["imu", "text"]
+
+    @pytest.mark.parametrize("star", [False, True])
+    def test_positions_are_those_of_the_network(self, make: MakeConfig, star: bool) -> None:
+        config = make("rounds=1", "network={}", *(["topology.tiers=[]"] if star else []))
+        assert config.network is not None
+        run = fogtune.run(config).directory
+        assert run.positions() == find_sites(config, build_tree(config), config.network).position_m
+        assert ("ap-0" in run.positions()) == star
+        assert "ap-0" not in run.topology()
+
+    @pytest.mark.parametrize("changes", [(), ("topology={kind: placed, tiers: [{name: fog, count: 2}]}",)])
+    def test_positions_without_a_network_are_those_of_a_placed_topology(
+        self, make: MakeConfig, changes: tuple[str, ...]
+    ) -> None:
+        config = make("rounds=1", *changes)
+        tree = build_tree(config)
+        expected = {node.id: (node.x_m, node.y_m) for node in tree} if changes else {}
+        assert fogtune.run(config).directory.positions() == expected
 
     def test_the_ledger_holds_the_bytes_of_the_rounds(self, make: MakeConfig) -> None:
         done = fogtune.run(make("rounds=2"))

@@ -165,4 +165,6 @@ def test_a_comparison_overlays_runs(make_run: MakeRun, tmp_path: Path) -> None:
     found = figures(html)
     assert [len(figure["traces"]) for figure in found] == [2, 2]
     assert [trace["y"] for trace in found[0]["traces"]] == [[0.5, 0.75], [0.5]]
-    assert all(run.id in Elements(html).text for run in runs)
+    text = Elements(html).text
+    assert all(run.id in text for run in runs)
+    assert re.search(r"virtual time\s*1 min 00 s\s*40\.0 s", text)

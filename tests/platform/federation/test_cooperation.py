@@ -38,8 +38,11 @@ def test_who_keeps_a_module_averages_it_with_neighbours_who_keep_it(tiny: MakeCo
     ]
     found = cooperation(ownership, links, 2, reports)
     assert dict(found.groups) == {"head/topic": ("a", "b"), "encoder/imu": ("b", "c")}
-    assert found.shared("b") == {"head/topic": ("a",), "encoder/imu": ("c",)}
-    assert found.devices == ("a", "b", "c")
+    assert found.shared == {
+        "a": {"head/topic": ("b",)},
+        "b": {"head/topic": ("a",), "encoder/imu": ("c",)},
+        "c": {"encoder/imu": ("b",)},
+    }
 
 
 def test_personal_modules_stay_personal(tiny: MakeConfig) -> None:

@@ -185,6 +185,11 @@ def test_topology_reads_back(run: RunDirectory) -> None:
     }
     run.write_topology({"g-0": entry})  # type: ignore[dict-item]
     assert run.topology() == {"g-0": entry}
+    assert run.positions() == {}  # as older runs have it
+    placed = {"g-0": {**entry, "x_m": 1.0, "y_m": 2.5}, "g-1": {**entry, "x_m": None, "y_m": None}}
+    run.write_topology(placed, {"ap-0": (3.0, 4.0)})  # type: ignore[arg-type]
+    assert run.topology() == placed
+    assert run.positions() == {"g-0": (1.0, 2.5), "ap-0": (3.0, 4.0)}
     (run.path / "topology.json").write_text('{"nodes": {"g-0": {"tier": "device"}}}')
     with pytest.raises(InputError, match=r"topology\.json: damaged"):
         run.topology()

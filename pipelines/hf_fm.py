@@ -1,0 +1,70 @@
+"""The seven methods of the HF-FM paper on FogTune's default federation, over the paper's network corrected.
+
+Radio, placement and backhaul are the paper's (arXiv 2509.03695 and its code) in SI units; what it leaves out counts
+too: computation, the downlink, and users of a cell that share its band. Its clusters are the default's four cells, its
+users the default's 34 devices; "+ D2D" is training with cluster heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fogtune.platform.config import (
+    D2D,
+    Backhaul,
+    Config,
+    DeviceClass,
+    Evaluation,
+    LogDistance,
+    Network,
+    Placement,
+    Radio,
+)
+
+from . import presets
+
+_UPLINK_W = 1.0
+
+
+def corrected_network(d2d: D2D | None = None) -> Network:
+    """The paper's network with units that agree with each other."""
+    return Network(
+        placement=Placement(side_m=5000, separation_m=500, radius_m=1000, spread_m=500),
+        channel=LogDistance(exponent=3, reference_loss_db=30, shadowing_db=0),
+        # 1 MHz for each of the 4 users of a cluster; here all devices of a cell share them.
+        radio=Radio(uplink_hz=4e6, downlink_hz=4e6, noise_figure_db=0),
+        backhaul=Backhaul(bits_per_s=4e6, delay_s=0.1, power_w=0.8),
+        classes={name: _at_1_w(found) for name, found in Network().classes.items()},
+        d2d=d2d,
+    )
+
+
+def paper_d2d() -> D2D:
+    """The paper's links between users, over which each cluster elects a head."""
+    return D2D(range_m=1000, band_hz=8e6, transmit_w=0.2, heads=True)
+
+
+def _at_1_w(found: DeviceClass) -> DeviceClass:
+    return found.model_copy(update={"transmit_w": _UPLINK_W})
+
+
+def _method(base: Callable[[], Config], d2d: bool = False) -> Callable[[], Config]:
+    def make() -> Config:
+        config = base()
+        network = corrected_network(paper_d2d() if d2d else None)
+        name = f"hf-fm-{config.name}{'-d2d' if d2d else ''}"
+        return config.model_copy(update={"name": name, "network": network, "evaluation": Evaluation(every=2)})
+
+    return make
+
+
+METHODS: dict[str, Callable[[], Config]] = {
+    "star": _method(presets.star),
+    "edge-only": _method(presets.edge_only),
+    "edge-only-d2d": _method(presets.edge_only, d2d=True),
+    "hierarchical-e2": _method(presets.hierarchical_e2),
+    "hierarchical-e8": _method(presets.hierarchical_e8),
+    "hierarchical-e2-d2d": _method(presets.hierarchical_e2, d2d=True),
+    "hierarchical-e8-d2d": _method(presets.hierarchical_e8, d2d=True),
+}
+"""Method, in the order of the paper's table -> its configuration."""
