@@ -59,7 +59,7 @@ def watching(*, json: bool) -> Iterator[View]:
 
 @contextmanager
 def watching_aside() -> Iterator[View]:
-    """A view on standard error; within the block nothing is written to standard output, which is for what comes after."""
+    """A view on standard error; within the block nothing is written to standard output: that is for the result."""
     with contextlib.redirect_stdout(sys.stderr):
         yield PlainView(sys.stderr)
 
