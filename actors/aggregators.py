@@ -51,9 +51,9 @@ class AggregatorActor:
         return step.upward, (tuple(step.upward.modules), step.changed)
 
     @ray.method
-    def adopt(self, modules: tuple[str, ...], versions: dict[str, Tensors]) -> None:
+    def adopt(self, round_number: int, modules: tuple[str, ...], versions: dict[str, Tensors]) -> None:
         """Take over these modules from the parent's versions."""
-        self._state = self._logic.adopt(self._state, {module: versions[module] for module in modules})
+        self._state = self._logic.adopt(self._state, round_number, {module: versions[module] for module in modules})
 
     @ray.method
     def versions(self) -> dict[str, Tensors]:

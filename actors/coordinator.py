@@ -263,7 +263,7 @@ class CoordinatorActor:
         for node, modules in adopted.items():
             if modules:
                 versions = self._versions(tree[node].parent or "")
-                receipts.append(self._nodes[node].adopt.remote(tuple(modules), versions))
+                receipts.append(self._nodes[node].adopt.remote(self._number, tuple(modules), versions))
         self._get(receipts)
 
     def _evaluate(self) -> Sums:

@@ -17,7 +17,7 @@ from fogtune.platform.modules import is_statistics
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
-from .requantise import of_sums, requantised
+from .requantise import announced, of_sums, requantised
 from .robust import HeldUpdates, coordinate_median, trimmed_mean
 from .rules import RuleState, apply_rule, average_rule, initial_state
 from .sums import ModuleSum, Tensors
@@ -111,6 +111,7 @@ class TierLogic:
             versions[module], rule_state = apply_rule(
                 rule, versions[module], total.mean(), rules.get(module, {}), share
             )
+            versions[module] = self._announced(state, versions[module], module, round_number)
             if module in rules:
                 rules[module] = rule_state
                 moved[module] = _relative_change(state.versions[module], versions[module])
@@ -118,11 +119,19 @@ class TierLogic:
         after = TierState(versions, pending, rules, state.references)
         return Step(after, Update(upward, update.metrics), tuple(changed), moved)
 
-    def adopt(self, state: TierState, versions: Mapping[str, Tensors]) -> TierState:
+    def adopt(self, state: TierState, round_number: int, versions: Mapping[str, Tensors]) -> TierState:
         """Take over the parent's new versions of the modules that this subtree owns."""
         mine = {module: tensors for module, tensors in versions.items() if module in state.versions}
+        own = {module: self._announced(state, tensors, module, round_number) for module, tensors in mine.items()}
         references = {module: mine.get(module, known) for module, known in state.references.items()}
-        return TierState({**state.versions, **mine}, state.pending, state.rules, references)
+        return TierState({**state.versions, **own}, state.pending, state.rules, references)
+
+    def _announced(self, state: TierState, version: Tensors, module: str, round_number: int) -> Tensors:
+        """What this node and its children go on from."""
+        if not self.config.federation.compress_down:
+            return version
+        transforms, where = self.ownership.compression(module), (round_number, self.node, module)
+        return announced(version, state.versions[module], transforms, self.config.seed, *where)
 
     def _is_referred_to(self, module: str) -> bool:
         above = self.ownership.scope(module) != self.tree[self.node].tier

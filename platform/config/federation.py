@@ -159,6 +159,9 @@ class Federation(Section):
     compression: tuple[Compression, ...] = ()
     """What makes updates smaller, in the order skip, top-k, quantise; statistics are always sent as they are. Cluster
     heads and nodes only quantise what they send on."""
+    compress_down: bool = False
+    """Of modules that are quantised, nodes send new versions down as quantised changes too, to children that have the
+    version before."""
     modules: tuple[ModulePolicy, ...] = ()
     """Exceptions a module."""
     participation: float = Field(default=1.0, gt=0, le=1)

@@ -38,6 +38,8 @@ class CoordinatorState:
     """Rounds concluded."""
     stamps: dict[str, dict[str, int]] = field(default_factory=dict)
     """Aggregating node -> module -> round in which its version there was made."""
+    previous: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same of the version before."""
     held: dict[str, dict[str, int | str]] = field(default_factory=dict)
     """Device -> module -> stamp of the version that it fetched last, or OWN."""
     experts: dict[str, list[int]] = field(default_factory=dict)
@@ -168,7 +170,8 @@ class Coordinator:
             if parent is not None:
                 new = {*changed.get(parent, ()), *adopted.get(parent, ())}
                 adopted[node] = tuple(module for module in self.state.stamps[node] if module in new)
-            for module in (*changed.get(node, ()), *adopted.get(node, ())):
+            for module in dict.fromkeys((*changed.get(node, ()), *adopted.get(node, ()))):
+                self.state.previous.setdefault(node, {})[module] = self.state.stamps[node][module]
                 self.state.stamps[node][module] = round_number
         return adopted
 
@@ -276,7 +279,9 @@ class Coordinator:
         available = self.state.stamps[parent]
         fetched = tuple(m for m in modules if m in available and held.get(m) not in (OWN, available[m]))
         upward = tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
-        return DeviceOrder(device, modules, experts, fetched, upward)
+        before = self.state.previous.get(parent, {})
+        changes = tuple(m for m in fetched if m in before and held.get(m) == before[m] and self.costs.as_changes(m))
+        return DeviceOrder(device, modules, experts, fetched, upward, changes)
 
     def _experts(self, device: str, round_number: int) -> tuple[int, ...]:
         """Those used last, and some others to try; all of them the first time, and if none was used enough."""

@@ -37,7 +37,9 @@ class RoundCosts:
                 update[module] = message_size(tensors, transforms)
             if transforms := of_sums(ownership.compression(module)):
                 total[module] = message_size(tensors, transforms)
-        self._sizes = Sizes(version, update, total)
+        down = config.federation.compress_down
+        change = {m: total[m] if down and of_sums(ownership.compression(m)) else version[m] for m in version}
+        self._sizes = Sizes(version, update, total, change)
         self._writer = ScriptWriter(tree, access, self._sizes)
 
     def script(
@@ -61,9 +63,13 @@ class RoundCosts:
         ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
         return costs, {**ready_s, **ends}
 
+    def as_changes(self, module: str) -> bool:
+        """Whether new versions of the module go down as changes."""
+        return self._sizes.change[module] != self._sizes.version[module]
+
     def round_trip_bytes(self, module: str) -> int:
         """A sum up and a version down again."""
-        return self._sizes.total[module] + self._sizes.version[module]
+        return self._sizes.total[module] + self._sizes.change[module]
 
     def update_bits(self, orders: Iterable[DeviceOrder]) -> dict[str, float]:
         """Device -> bits of all that it may send."""

@@ -117,7 +117,7 @@ class LocalRunner:
         adopted = coordinator.descend(number, changed)
         for node, modules in adopted.items():
             above = self._states[tree[node].parent or ""].versions
-            self._states[node] = self._logic[node].adopt(self._states[node], {m: above[m] for m in modules})
+            self._states[node] = self._logic[node].adopt(self._states[node], number, {m: above[m] for m in modules})
         sums = {}
         if plan.evaluate:
             jobs = coordinator.evaluation_jobs({"local": tree.devices})["local"]

@@ -21,6 +21,8 @@ class DeviceOrder:
     """Modules that it downloads first, because its parent has a newer version than it holds."""
     upward: tuple[str, ...]
     """Modules that it sends to its parent if it trains them; it keeps the others."""
+    changes: tuple[str, ...] = ()
+    """Of those fetched, the ones that it gets as changes of the version that it has."""
     relays: tuple[str, ...] = ()
     """Devices over which its update goes to its access node, or its head, from its side; none if it goes directly."""
     head: str | None = None

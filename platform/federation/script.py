@@ -31,6 +31,8 @@ class Sizes:
     """Of what one device sends."""
     total: Mapping[str, int]
     """Of a sum of several devices' updates."""
+    change: Mapping[str, int]
+    """Of a new version for those who have the one before."""
 
 
 @dataclass(frozen=True)
@@ -160,20 +162,28 @@ class _Part:
         needed = dict.fromkeys(module for order in orders for module in order.fetched)
         last = self.begin.get(parent, ())
         if access != parent:
-            last = self.move("backhaul", (parent, access), needed, last, parent).last
+            whole = {module for order in orders for module in order.fetched if module not in order.changes}
+            last = self.move("backhaul", (parent, access), needed, last, parent, self._down_size(whole)).last
         self.begin |= {order.device: last for order in orders}
         for module in needed:
-            receivers = tuple(order.device for order in orders if module in order.fetched and not order.down)
-            if receivers:
-                last = self.move("downlink", (access, receivers), (module,), last, parent).last
-                self.begin |= dict.fromkeys(receivers, last)
+            hearing = [order for order in orders if module in order.fetched and not order.down]
+            for size, as_change in ((self._sizes.version, False), (self._sizes.change, True)):
+                receivers = tuple(order.device for order in hearing if (module in order.changes) == as_change)
+                if receivers:
+                    last = self.move("downlink", (access, receivers), (module,), last, parent, size).last
+                    self.begin |= dict.fromkeys(receivers, last)
         for order in orders:
             if order.down:
                 way = (access, *reversed(order.down), order.device)
+                size = self._down_size(set(order.fetched) - set(order.changes))
                 for i, ends in enumerate(pairwise(way)):
                     kind: Kind = "d2d" if i else "downlink"
-                    last = self.move(kind, ends, order.fetched, last, parent, hops=len(way) - 1).last
+                    last = self.move(kind, ends, order.fetched, last, parent, size, len(way) - 1).last
                 self.begin[order.device] = last
+
+    def _down_size(self, whole: Collection[str]) -> dict[str, int]:
+        """Bytes of modules on their way down, of which those in `whole` are versions and the others changes."""
+        return {m: size if m in whole else self._sizes.change[m] for m, size in self._sizes.version.items()}
 
     def train(self, orders: Sequence[DeviceOrder], flops: Mapping[str, float]) -> None:
         """Local training, as soon as a device has its modules."""
@@ -237,7 +247,8 @@ class _Part:
         """New versions, once the node above has them."""
         parent = self._parent(node)
         if modules:
-            moved = self.move("backhaul", (parent, node), modules, self.arrived.get(parent, ()), parent)
+            after = self.arrived.get(parent, ())
+            moved = self.move("backhaul", (parent, node), modules, after, parent, self._sizes.change)
             self.arrived[node] = (*self.arrived.get(node, ()), *moved.last)
 
     def _parent(self, node: str) -> str:

@@ -56,7 +56,7 @@ def test_a_node_forgets_what_came_in_a_round_that_was_not_closed(config: Config)
 def test_a_node_takes_over_what_it_is_told(config: Config) -> None:
     node: Any = AggregatorActor("fog/0", config, "fog-0", initial(config))
     above = {module: {"weight": torch.ones(1)} for module in module_names(config)}
-    node.adopt(("head/topic",), above)
+    node.adopt(1, ("head/topic",), above)
     assert node.versions()["head/topic"]["weight"].tolist() == [1]
     assert node.versions()["head/exercise"]["weight"].tolist() == [0]
     other: Any = AggregatorActor("fog/0", config, "fog-0", initial(config))

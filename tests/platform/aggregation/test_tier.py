@@ -90,7 +90,7 @@ class Tiers:
         adopted = self.coordinator.descend(number, {node: step.changed for node, step in self.steps.items()})
         for node, modules in adopted.items():
             above = self.states[self.tree[node].parent or ""].versions
-            self.states[node] = self.logic[node].adopt(self.states[node], {m: above[m] for m in modules})
+            self.states[node] = self.logic[node].adopt(self.states[node], number, {m: above[m] for m in modules})
 
     def update(self, device: str, module: str, value: float, weight: int) -> Update:
         tensors = {self.names[module]: torch.tensor([value, -value])}
@@ -184,7 +184,7 @@ def test_a_module_that_should_not_come_is_not_taken_in() -> None:
     tiers.round(1, {"d-0": (1, 1)})
     assert tiers.went_up("fog-0") == {}
     assert HEAD not in tiers.states["fog-0"].versions
-    state = tiers.logic["fog-0"].adopt(tiers.states["fog-0"], {HEAD: {"weight": torch.ones(2)}})
+    state = tiers.logic["fog-0"].adopt(tiers.states["fog-0"], 1, {HEAD: {"weight": torch.ones(2)}})
     assert state == tiers.states["fog-0"]
 
 

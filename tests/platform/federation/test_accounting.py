@@ -140,3 +140,17 @@ def test_scaffolds_variates_are_paid_for(tiny: MakeConfig) -> None:
     for ran, tensors in ((plain, module), (scaffold, both)):
         moved = {row.bytes for row in ran.rows if row.module == "adapter/fusion"}
         assert moved == {len(save(tensors))}
+
+
+def test_who_has_the_version_before_gets_a_new_one_as_its_change(tiny: MakeConfig) -> None:
+    quantised = 'federation.compression=[{"kind": "quantise"}]'
+    for down in (False, True):
+        config = tiny(quantised, f"federation.compress_down={str(down).lower()}")
+        runner = LocalRunner(config)
+        results = [runner.round(number) for number in (1, 2)]
+        runner.close()
+        sizes = [{r.module: r.bytes for r in result.rows if r.kind == "downlink"} for result in results]
+        smaller = {module for module in sizes[1] if sizes[1][module] < sizes[0][module]}
+        whole = {module for module in sizes[1] if sizes[1][module] == sizes[0][module]}
+        assert smaller == ({m for m in sizes[1] if not m.startswith("statistics/")} if down else set())
+        assert whole == {m for m in sizes[1] if m not in smaller}
