@@ -19,7 +19,7 @@ class Action:
     modules: Mapping[str, int]
     """Module -> bytes, as serialised; empty for a computation."""
     home: str
-    """Node that must be ready for the round before it starts, as source and targets must."""
+    """Node that must be ready for the round before it starts, as devices at either end must be."""
     after: tuple[int, ...] = ()
     """Actions, by index, that must have ended before this one starts."""
     flops: float = 0.0

@@ -49,12 +49,7 @@ class NetworkModel:
             ready_s: node -> virtual time at which it may begin the round; 0 where absent.
         """
         actions = script.actions
-        begin_s = [
-            max(ready_s.get(node, 0.0) for node in (action.home, action.source, *action.targets)) for action in actions
-        ]
-        spans = simulate(
-            [self._activity(round_number, action, begin) for action, begin in zip(actions, begin_s, strict=True)]
-        )
+        spans = simulate([self._activity(round_number, a, self._not_before_s(a, ready_s)) for a in actions])
         costs = []
         for action, span in zip(actions, spans, strict=True):
             received_j = {target: span.seconds * self._receiver_w(action, target) for target in action.targets}
@@ -118,6 +113,11 @@ class NetworkModel:
         key = ("loss", round_number, action.kind, action.source, *modules)
         draws = (numpy_generator(self._seed, *key, target).geometric(1 - loss) for target in action.targets)
         return max(int(draw) for draw in draws)
+
+    def _not_before_s(self, action: Action, ready_s: Mapping[str, float]) -> float:
+        """When the action's node is ready, and its devices have done with the round before."""
+        devices = [node for node in (action.source, *action.targets) if node in self._classes]
+        return max(ready_s.get(node, 0.0) for node in (action.home, *devices))
 
     def _activity(self, round_number: int, action: Action, not_before_s: float) -> Activity:
         if action.kind == "compute":

@@ -188,7 +188,7 @@ def test_an_access_point_has_a_wire_of_its_own() -> None:
     assert ends_s(both, up, down, down, model=star) == pytest.approx([1.5, 1.5, 2.5, 2.5])
 
 
-def test_a_round_begins_when_its_node_is_ready() -> None:
+def test_a_round_begins_when_its_node_and_its_devices_are_ready() -> None:
     script = (
         send("downlink", "fog-1", "reader-0", megabits=6),  # 2 s
         compute("reader-0", 200, after=(0,), home="fog-1"),  # 2 s
@@ -198,9 +198,9 @@ def test_a_round_begins_when_its_node_is_ready() -> None:
         compute("coach-0", 100, after=(4,), home="fog-1"),  # 1 s
         send("backhaul", "cloud", "fog-1", megabits=8, home="fog-1"),  # 1.5 s
     )
-    taken = costs(*script, ready_s={"fog-1": 10, "reader-0": 99, "cloud": 99})
-    assert [cost.start_s for cost in taken] == pytest.approx([10, 12, 14, 17, 0, 10, 10])
-    assert [cost.end_s for cost in taken] == pytest.approx([12, 14, 17, 18.5, 1, 11, 11.5])
+    taken = costs(*script, ready_s={"fog-1": 10, "reader-0": 11, "cloud": 99})
+    assert [cost.start_s for cost in taken] == pytest.approx([11, 13, 15, 18, 0, 10, 10])
+    assert [cost.end_s for cost in taken] == pytest.approx([13, 15, 18, 19.5, 1, 11, 11.5])
 
 
 def test_links_between_devices_have_a_band_of_their_cell() -> None:
