@@ -207,7 +207,11 @@ class CoordinatorActor:
                     to_heads.setdefault(receiver, []).append(update)
                 else:
                     receipts += self._add(receiver, update)
-        reports = self._coordinator.heard(plan, reports)
+        heard = self._coordinator.heard(plan, reports)
+        unheard = tuple(report.device for report, told in zip(heard, reports, strict=True) if report != told)
+        if unheard:
+            self._get([self._hosts[name].take_back.remote(unheard) for name in {self._home[d] for d in unheard}])
+        reports = heard
         delivering = {report.device for report in reports if report.error is None}
         for head, updates in to_heads.items():
             if head in delivering:

@@ -62,6 +62,11 @@ class HostActor:
         return (reports, *updates)
 
     @ray.method
+    def take_back(self, devices: Sequence[str]) -> None:
+        """Let devices here be as they were before they trained last."""
+        self._host.take_back(devices)
+
+    @ray.method
     def lend(self, found: Cooperation) -> dict[tuple[str, str], Tensors]:
         """What the devices here have of what neighbours average."""
         return self._host.lend(found)

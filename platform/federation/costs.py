@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 
 from fogtune.platform.aggregation import message_size
 from fogtune.platform.aggregation.requantise import of_sums
-from fogtune.platform.config import Config
+from fogtune.platform.config import Config, Median, TrimmedMean
 from fogtune.platform.learning.batches import window
 from fogtune.platform.network.actions import Cost, Script
 from fogtune.platform.network.model import NetworkModel
@@ -39,7 +40,8 @@ class RoundCosts:
                 total[module] = message_size(tensors, transforms)
         down = config.federation.compress_down
         change = {m: total[m] if down and of_sums(ownership.compression(m)) else version[m] for m in version}
-        self._sizes = Sizes(version, update, total, change)
+        adds_up = not isinstance(config.federation.rule, Median | TrimmedMean)
+        self._sizes = Sizes(version, update, total, change, adds_up)
         self._writer = ScriptWriter(tree, access, self._sizes)
 
     def script(
@@ -80,8 +82,8 @@ class RoundCosts:
         upward = {order.device: order.upward for order in orders}
 
         def bits(devices: Collection[str]) -> float:
-            modules = {module for device in devices for module in upward[device]}
-            return 8.0 * sum(self._sizes.total[module] for module in modules)
+            modules = Counter(module for device in devices for module in upward[device])
+            return 8.0 * sum(self._sizes.of(module, count) for module, count in modules.items())
 
         return bits
 

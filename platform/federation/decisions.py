@@ -66,7 +66,7 @@ def decide(
         going = [routed[order.device] for order in left if order.device in routed]
         script = costs.script(round_number, going, Moves({o.device: o.upward for o in going}, {}, {}), first)
         played, _ = costs.play(round_number, script, ready_s)
-        late = _late(network, going, script, played, ready_s) | _empty(network, going, script, played, wear)
+        late = _late(network, going, script, played, ready_s) | _empty(network, script, played, wear)
         if not late:
             break
         out |= late
@@ -95,13 +95,13 @@ def _routed(
         ways = ways_up(cell, relay=d2d is not None and d2d.relay)
         if d2d is not None and d2d.heads:
             ways = elect_heads(cell, ways, costs.update_bits(some), costs.sum_bits(some), _worn(network, some, wear))
-        result |= {o.device: _on_its_way(o, ways[o.device], cell) for o in some if o.device in ways}
+        reached = [order for order in some if order.device in ways and order.device in cell.down]
+        result |= {order.device: _on_its_way(order, ways[order.device], cell) for order in reached}
     return _with_heads(result)
 
 
 def _on_its_way(order: DeviceOrder, way: Way, cell: Cell) -> DeviceOrder:
-    down = () if order.device in cell.hears else (*way.relays, *([way.head] if way.head else []))
-    return replace(order, relays=way.relays, head=way.head, down=down)
+    return replace(order, relays=way.relays, head=way.head, down=cell.down[order.device])
 
 
 def _with_heads(orders: dict[str, DeviceOrder]) -> dict[str, DeviceOrder]:
@@ -143,20 +143,17 @@ def _late(
     }
 
 
-def _empty(
-    network: NetworkModel, orders: Sequence[DeviceOrder], script: Script, played: Sequence[Cost], wear: Wear
-) -> dict[str, str]:
+def _empty(network: NetworkModel, script: Script, played: Sequence[Cost], wear: Wear) -> dict[str, str]:
     """Those whose battery would not last for the round."""
-    takes_j = spent(script, played)
     empty = {}
-    for order in orders:
-        battery_j = network.battery_j(order.device)
+    for device, takes_j in spent(script, played).items():
+        battery_j = network.battery_j(device) if device in network.sites.access else None
         if battery_j is None:
             continue
-        left_j = battery_j - wear.spent_j.get(order.device, 0.0)
-        if takes_j.get(order.device, 0.0) > left_j:
-            takes = f"the round would take {takes_j[order.device]:.3g} J"
-            empty[order.device] = f"{takes}, its battery has {max(left_j, 0.0):.3g} J of {battery_j:g} J left"
+        left_j = battery_j - wear.spent_j.get(device, 0.0)
+        if takes_j > left_j:
+            takes = f"the round would take {takes_j:.3g} J"
+            empty[device] = f"{takes}, its battery has {max(left_j, 0.0):.3g} J of {battery_j:g} J left"
     return empty
 
 

@@ -58,6 +58,7 @@ class DeviceHost:
     def __init__(self, config: Config, devices: Sequence[str]) -> None:
         self.bench = Workbench(config)
         self.states = {device: DeviceState() for device in devices}
+        self._before: dict[str, DeviceState] = {}
         self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.tensors_of}
 
     def setup(self) -> Setup:
@@ -101,6 +102,7 @@ class DeviceHost:
         """
         updates: dict[str, Update] = {}
         reports = []
+        self._before = dict(self.states)
         for order in plan.orders:
             if order.device not in self.states:
                 continue
@@ -124,6 +126,10 @@ class DeviceHost:
             self.states[order.device] = state
             reports.append(report)
         return HostReply(updates, tuple(reports))
+
+    def take_back(self, devices: Iterable[str]) -> None:
+        """Let devices be as they were before they trained last: what they sent is lost."""
+        self.states |= {device: self._before[device] for device in devices if device in self.states}
 
     def evaluate(
         self, jobs: Iterable[EvaluationJob], versions: Mapping[str, Mapping[str, Tensors]]

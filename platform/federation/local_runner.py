@@ -96,6 +96,7 @@ class LocalRunner:
         plan = coordinator.plan(number)
         reply = self._host.train(plan, {node: state.versions for node, state in self._states.items()})
         reports = coordinator.heard(plan, reply.reports)
+        self._host.take_back(report.device for report in reports if report.error is not None)
         coordinator.admit(plan, reports)
         found = coordinator.cooperation(plan, reports)
         disagreement = self._host.cooperate(found, self._host.lend(found))

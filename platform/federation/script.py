@@ -33,6 +33,14 @@ class Sizes:
     """Of a sum of several devices' updates."""
     change: Mapping[str, int]
     """Of a new version for those who have the one before."""
+    adds_up: bool = True
+    """Whether heads send a sum; else they pass on every update."""
+
+    def of(self, module: str, contributors: int) -> int:
+        """Of what is sent upward for some devices."""
+        if contributors > 1 and self.adds_up:
+            return self.total[module]
+        return contributors * self.update[module]
 
 
 @dataclass(frozen=True)
@@ -139,13 +147,14 @@ class _Part:
         size: Mapping[str, int] | None = None,
         hops: int = 1,
         give_up: bool = False,
+        origin: str = "",
     ) -> _Moved:
         """A transfer from one end to the other, after its lost attempts: as many as allowed, or as it takes."""
         if not modules:
             return _Moved(after)
         source, targets = ends[0], (ends[1],) if isinstance(ends[1], str) else ends[1]
         moved = {module: (size or self._sizes.version)[module] for module in modules}
-        action = Action(kind, source, targets, moved, home, after, hops=hops)
+        action = Action(kind, source, targets, moved, home, after, hops=hops, origin=origin)
         tries, given_up = 1, False
         if self._retries and kind != "backhaul":
             tries = self._retries.tries(action)
@@ -161,10 +170,10 @@ class _Part:
         parent = self._parent(orders[0].device)
         needed = dict.fromkeys(module for order in orders for module in order.fetched)
         last = self.begin.get(parent, ())
+        self.begin |= {order.device: last for order in orders}
         if access != parent:
             whole = {module for order in orders for module in order.fetched if module not in order.changes}
             last = self.move("backhaul", (parent, access), needed, last, parent, self._down_size(whole)).last
-        self.begin |= {order.device: last for order in orders}
         for module in needed:
             hearing = [order for order in orders if module in order.fetched and not order.down]
             for size, as_change in ((self._sizes.version, False), (self._sizes.change, True)):
@@ -178,7 +187,10 @@ class _Part:
                 size = self._down_size(set(order.fetched) - set(order.changes))
                 for i, ends in enumerate(pairwise(way)):
                     kind: Kind = "d2d" if i else "downlink"
-                    last = self.move(kind, ends, order.fetched, last, parent, size, len(way) - 1).last
+                    moved = self.move(
+                        kind, ends, order.fetched, last, parent, size, hops=len(way) - 1, origin=order.device
+                    )
+                    last = moved.last
                 self.begin[order.device] = last
 
     def _down_size(self, whole: Collection[str]) -> dict[str, int]:
@@ -197,12 +209,13 @@ class _Part:
     def cooperate(self, orders: Sequence[DeviceOrder], found: Cooperation) -> None:
         """Steps of consensus: in each, everyone sends to all of its neighbours at once what they average."""
         taking_part = [order.device for order in orders if order.device in found.shared]
-        for _ in range(found.steps):
+        for step in range(found.steps):
             heard: dict[str, tuple[int, ...]] = {device: self.begin[device] for device in taking_part}
             for device in taking_part:
                 shared = found.shared[device]
                 targets = tuple(sorted({other for others in shared.values() for other in others}))
-                sent = self.move("d2d", (device, targets), shared, self.begin[device], self._parent(device))
+                ends, begin = (device, targets), self.begin[device]
+                sent = self.move("d2d", ends, shared, begin, self._parent(device), origin=f"{device} {step}")
                 heard |= {target: (*heard[target], *sent.last) for target in targets}
             self.begin |= heard
 
@@ -215,13 +228,14 @@ class _Part:
             if device not in sent or not modules:
                 continue
             head = None if order.head == device else order.head
-            size = {m: self._sizes.total[m] if n > 1 else self._sizes.update[m] for m, n in modules.items()}
+            size = {m: self._sizes.of(m, n) for m, n in modules.items()}
             moved = _Moved(self.begin[device])
             way = (device, *order.relays, head or access)
             for source, target in pairwise(way):
                 kind: Kind = "uplink" if target == access else "d2d"
                 if moved.arrives:
-                    moved = self.move(kind, (source, target), modules, moved.last, parent, size, len(way) - 1, True)
+                    hops, ends = len(way) - 1, (source, target)
+                    moved = self.move(kind, ends, modules, moved.last, parent, size, hops, give_up=True, origin=device)
                     if not moved.arrives:
                         self.script.lost |= dict.fromkeys((device, *members.get(device, ())), f"{source} to {target}")
             if head and moved.arrives:

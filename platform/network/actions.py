@@ -26,6 +26,8 @@ class Action:
     """Of a computation."""
     hops: int = 1
     """Of the whole way that the modules take over links of this kind."""
+    origin: str = ""
+    """Whose update or download is under way, where a link may carry several; attempts of each are drawn anew."""
     lost: bool = False
     """Whether nothing arrives."""
 

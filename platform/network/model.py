@@ -110,7 +110,7 @@ class NetworkModel:
         """At which attempt a transfer over a radio link reaches all of its targets, from 1."""
         loss = self.network.radio.loss
         modules = action.modules if action.kind == "downlink" else ()  # one after the other
-        key = ("loss", round_number, action.kind, action.source, *modules)
+        key = ("loss", round_number, action.kind, action.source, action.origin, *modules)
         draws = (numpy_generator(self._seed, *key, target).geometric(1 - loss) for target in action.targets)
         return max(int(draw) for draw in draws)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import networkx as nx  # type: ignore[import-untyped]
 
@@ -53,12 +54,21 @@ class Cell:
                 links.add_edge(sender, receiver, cost=cost)
 
         hears = frozenset(device for device in awake if model.rate_bits_per_s(round_number, access, device))
+        for device in (device for device in awake if device in hears):
+            connect(access, device)
         for device in awake:
             if device in hears:  # else it cannot be told when to send
                 connect(device, access)
             for other in model.neighbours(device, awake):
                 connect(device, other)
         return cls(access, links, hears)
+
+    @cached_property
+    def down(self) -> dict[str, tuple[str, ...]]:
+        """Device -> devices over which the access node reaches it, from its side; who is out of reach is left out."""
+        _, paths = nx.single_source_dijkstra(self.links, self.access, weight="cost")
+        found = {device: tuple(reversed(path[1:-1])) for device, path in paths.items() if device != self.access}
+        return found | dict.fromkeys(self.hears, ())
 
 
 def ways_up(cell: Cell, relay: bool) -> Ways:
