@@ -30,6 +30,7 @@ from fogtune.platform.config import Config
 from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.coordinator import Coordinator
+from fogtune.platform.federation.evaluating import evaluation_jobs
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
@@ -274,7 +275,8 @@ class CoordinatorActor:
         """Exact metric sums of all tasks' held-out data, added up over the hosts."""
         tree = self._coordinator.tree
         answers = []
-        for name, jobs in self._coordinator.evaluation_jobs(self._devices).items():
+        spread = evaluation_jobs(self._config, tree, self._coordinator.ownership, self._setup, self._devices)
+        for name, jobs in spread.items():
             mine = set(self._devices[name])
             variants = [job.variant for job in jobs]
             nodes = tuple(dict.fromkeys((tree[v].parent or "") if v in mine else v for v in variants))

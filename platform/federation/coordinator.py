@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
-from fogtune.platform.modules import statistics_of
 from fogtune.platform.ownership import Ownership, own
 from fogtune.platform.rng import numpy_generator
 from fogtune.platform.topology import DEVICE, Tree
@@ -24,7 +23,7 @@ from .adaptive import choose_cadences
 from .cooperation import Cooperation, cooperation
 from .costs import RoundCosts
 from .decisions import Wear, decide
-from .messages import Decision, DeviceOrder, DeviceReport, EvaluationJob, RoundPlan, Setup
+from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
 
 OWN = "own"
 """Stamp of a module whose newest version is on the device itself."""
@@ -200,43 +199,6 @@ class Coordinator:
         for head in {order.head for order in plan.orders if order.head}:
             state.headed[head] = state.headed.get(head, 0) + 1
 
-    def variants(self, task: str) -> tuple[str, ...]:
-        """Nodes whose models are the task's global models: those of the lowest scope on the task's path."""
-        path = self._path(task)
-        tiers = list(self.tree.tiers)
-        lowest = max((tiers.index(self.ownership.scope(module)) for module in path), default=0)
-        executing = [d for d in self.tree.devices if task in self.ownership.tasks_of(d)]
-        nodes: dict[str, None] = {}
-        for device in executing:
-            nodes |= {n: None for n in self.tree.path_up(device) if self.tree[n].tier == tiers[lowest]}
-        return tuple(nodes)
-
-    def evaluation_jobs(self, hosts: Mapping[str, Sequence[str]]) -> dict[str, tuple[EvaluationJob, ...]]:
-        """Spread the held-out chunks of all tasks over hosts.
-
-        Args:
-            hosts: host -> its devices.
-
-        Returns:
-            Host -> its jobs. The variant of a device goes to its host whole; other chunks are dealt in turn, always
-            the same chunk to the same host, so that its prefixes are found there.
-        """
-        names = list(hosts)
-        home = {device: host for host, devices in hosts.items() for device in devices}
-        jobs: dict[str, list[EvaluationJob]] = {host: [] for host in names}
-        for task in self.config.tasks:
-            chunks = range(-(-self.setup.held_out[task] // self.config.evaluation.batch_size))
-            for variant in self.variants(task):
-                if variant in home:
-                    jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
-                    continue
-                for i, host in enumerate(names):
-                    mine = tuple(chunks[i :: len(names)])
-                    if mine:
-                        jobs[host].append(EvaluationJob(task, variant, mine))
-        # Jobs of one variant together: its modules are loaded once.
-        return {host: tuple(sorted(some, key=lambda job: job.variant)) for host, some in jobs.items()}
-
     def _first(self, round_number: int) -> dict[str, tuple[str, ...]]:
         """Version 0 comes from the cloud, down to the lowest tier, before the first round."""
         if round_number > 1:
@@ -296,13 +258,6 @@ class Coordinator:
 
     def _all_experts(self) -> tuple[int, ...]:
         return tuple(range(self.config.model.experts.count)) if self.config.model.experts else ()
-
-    def _path(self, task: str) -> tuple[str, ...]:
-        """Modules that a forward pass of the task may touch."""
-        inputs = self.config.tasks[task].inputs
-        named = {f"prompt/{task}", f"head/{task}", *(f"encoder/{m}" for m in inputs), *map(statistics_of, inputs)}
-        shared = ("adapter/", "router/", "expert/")
-        return tuple(m for m in self.setup.initial if m in named or m.startswith(shared))
 
     def _reaches(self, module: str, node: str) -> bool:
         return self.ownership.reaches(module, self.tree[node].tier)

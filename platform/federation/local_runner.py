@@ -20,6 +20,7 @@ from fogtune.platform.topology_build import build_tree
 
 from .accounting import Accountant
 from .coordinator import Coordinator
+from .evaluating import evaluation_jobs
 from .host import DeviceHost
 from .messages import Setup
 from .snapshot import Snapshot
@@ -121,7 +122,8 @@ class LocalRunner:
             self._states[node] = self._logic[node].adopt(self._states[node], number, {m: above[m] for m in modules})
         sums = {}
         if plan.evaluate:
-            jobs = coordinator.evaluation_jobs({"local": tree.devices})["local"]
+            hosts = {"local": tree.devices}
+            jobs = evaluation_jobs(self._host.bench.config, tree, coordinator.ownership, self.setup, hosts)["local"]
             sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
         booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""The coordinator's decisions: who takes part, what is fetched and sent, the quorum, versions, evaluation jobs."""
+"""The coordinator's decisions: who takes part, what is fetched and sent, the quorum, versions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
@@ -16,7 +14,6 @@ from fogtune.platform.federation.messages import DeviceOrder, DeviceReport, Roun
 from fogtune.platform.modules import module_names
 
 MakeConfig = Callable[..., Config]
-FOG_HEADS = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'
 PERSONAL_HEADS = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
 
 
@@ -183,46 +180,3 @@ class TestVersions:
         stamps = coordinator.state.stamps
         assert (stamps["b"]["head/topic"], stamps["b"]["adapter/fusion"]) == (3, 3)
         assert (stamps["c"]["adapter/fusion"], stamps["cloud"]["adapter/fusion"]) == (0, 0)
-
-    def test_a_task_is_evaluated_where_its_lowest_module_is_averaged(self, tiny: MakeConfig) -> None:
-        assert coordinate(tiny()).variants("topic") == ("cloud",)
-        fog_heads = coordinate(tiny(FOG_HEADS))
-        assert fog_heads.variants("topic") == ("fog-0", "fog-1")
-        one = 'federation.modules=[{"match": "head/topic", "scope": "fog"}]'
-        assert coordinate(tiny(one)).variants("exercise") == ("cloud",)
-        mixed = 'federation.modules=[{"match": "*", "scope": "fog"}, {"match": "encoder/imu", "scope": "device"}]'
-        assert coordinate(tiny(mixed)).variants("exercise") == ("watch-0", "watch-1", "coach-0")
-        assert coordinate(tiny(mixed)).variants("topic") == ("fog-0", "fog-1")
-
-    def test_a_region_that_does_not_execute_a_task_has_no_model_of_it(self, tiny: MakeConfig) -> None:
-        listed = (
-            'topology={"kind": "listed", "tier_names": ["fog"], "tree": '
-            '{"a": ["watch-0", "watch-1", "coach-0"], "b": ["reader-0", "reader-1"]}}'
-        )
-        assert coordinate(tiny(listed, FOG_HEADS)).variants("exercise") == ("a",)
-
-
-@given(hosts=st.integers(1, 5), held_out=st.integers(1, 300), scope=st.sampled_from([None, FOG_HEADS, PERSONAL_HEADS]))
-def test_every_chunk_of_every_variant_is_evaluated_once(
-    tiny: MakeConfig, hosts: int, held_out: int, scope: str | None
-) -> None:
-    config = tiny("evaluation.batch_size=32", *([scope] if scope else []))
-    coordinator = coordinate(config, held_out)
-    devices = coordinator.tree.devices
-    packed = {f"host-{i}": devices[i::hosts] for i in range(hosts)}
-    jobs = coordinator.evaluation_jobs(packed)
-    for task in config.tasks:
-        for variant in coordinator.variants(task):
-            chunks = [
-                chunk
-                for some in jobs.values()
-                for job in some
-                if (job.task, job.variant) == (task, variant)
-                for chunk in job.chunks
-            ]
-            assert sorted(chunks) == list(range(-(-held_out // 32)))
-    for host, some in jobs.items():
-        variants = [job.variant for job in some]
-        assert variants == sorted(variants)
-        assert all(variant in packed[host] for variant in variants if variant in devices)
-        assert all(job.chunks for job in some)

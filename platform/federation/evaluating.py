@@ -1,0 +1,63 @@
+"""Who evaluates what: which models stand for a task, and its held-out rows spread over hosts in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fogtune.platform.config import Config
+from fogtune.platform.modules import statistics_of
+from fogtune.platform.ownership import Ownership
+from fogtune.platform.topology import Tree
+
+from .messages import EvaluationJob, Setup
+
+
+def variants(config: Config, tree: Tree, ownership: Ownership, task: str) -> tuple[str, ...]:
+    """Nodes whose models are the task's global models: those of the lowest scope on the task's path."""
+    tiers = list(tree.tiers)
+    lowest = max((tiers.index(ownership.scope(module)) for module in _path(config, ownership, task)), default=0)
+    nodes: dict[str, None] = {}
+    for device in (device for device in tree.devices if task in ownership.tasks_of(device)):
+        nodes |= {n: None for n in tree.path_up(device) if tree[n].tier == tiers[lowest]}
+    return tuple(nodes)
+
+
+def evaluation_jobs(
+    config: Config, tree: Tree, ownership: Ownership, setup: Setup, hosts: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[EvaluationJob, ...]]:
+    """Spread the held-out chunks of all tasks over hosts.
+
+    Args:
+        config: the run's configuration.
+        tree: of the configuration.
+        ownership: of the configuration on its tree.
+        setup: knows how many rows are held out.
+        hosts: host -> its devices.
+
+    Returns:
+        Host -> its jobs. The variant of a device goes to its host whole; other chunks are dealt in turn, always
+        the same chunk to the same host, so that its prefixes are found there.
+    """
+    names = list(hosts)
+    home = {device: host for host, devices in hosts.items() for device in devices}
+    jobs: dict[str, list[EvaluationJob]] = {host: [] for host in names}
+    for task in config.tasks:
+        chunks = range(-(-setup.held_out[task] // config.evaluation.batch_size))
+        for variant in variants(config, tree, ownership, task):
+            if variant in home:
+                jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
+                continue
+            for i, host in enumerate(names):
+                mine = tuple(chunks[i :: len(names)])
+                if mine:
+                    jobs[host].append(EvaluationJob(task, variant, mine))
+    # Jobs of one variant together: its modules are loaded once.
+    return {host: tuple(sorted(some, key=lambda job: job.variant)) for host, some in jobs.items()}
+
+
+def _path(config: Config, ownership: Ownership, task: str) -> tuple[str, ...]:
+    """Modules that a forward pass of the task may touch."""
+    inputs = config.tasks[task].inputs
+    named = {f"prompt/{task}", f"head/{task}", *(f"encoder/{m}" for m in inputs), *map(statistics_of, inputs)}
+    shared = ("adapter/", "router/", "expert/")
+    return tuple(m for m in ownership.modules if m in named or m.startswith(shared))
