@@ -235,11 +235,10 @@ class CoordinatorActor:
         homes = [self._hosts[name] for name in dict.fromkeys(self._home[device] for device in found.shared)]
         found_ref = ray.put(found)
         lent = [host.lend.remote(found_ref) for host in homes]
-        told: dict[str, Disagreement] = {}
+        told: dict[tuple[str, str], Disagreement] = {}
         for answer in self._get([host.cooperate.remote(found_ref, *lent) for host in homes]):
-            for module, more in answer.items():
-                told[module] = told[module] + more if module in told else more
-        return told
+            told |= answer
+        return Disagreement.total(told)
 
     def _close(self, plan: RoundPlan) -> tuple[Step, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
         """Close the round tier by tier. Returns the cloud's step, new versions, and what went upward."""

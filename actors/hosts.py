@@ -10,7 +10,7 @@ import torch
 
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.config import Config
-from fogtune.platform.federation.cooperation import Cooperation, Disagreement
+from fogtune.platform.federation.cooperation import Cooperation
 from fogtune.platform.federation.host import DeviceHost, DeviceState
 from fogtune.platform.federation.messages import DeviceReport, EvaluationJob, RoundPlan, Setup
 
@@ -72,7 +72,7 @@ class HostActor:
         return self._host.lend(found)
 
     @ray.method
-    def cooperate(self, found: Cooperation, *lent: dict[tuple[str, str], Tensors]) -> dict[str, Disagreement]:
+    def cooperate(self, found: Cooperation, *lent: dict[tuple[str, str], Tensors]) -> Any:
         """Let the devices here average with their neighbours, with what their hosts have lent."""
         return self._host.cooperate(found, {key: tensors for some in lent for key, tensors in some.items()})
 

@@ -1,5 +1,5 @@
 """The seven methods of the HF-FM paper on FogTune's default federation, over the paper's network corrected; and one
-that costs less than all of them.
+with all that makes it cheaper.
 
 Radio, placement and backhaul are the paper's (arXiv 2509.03695 and its code) in SI units; what it leaves out counts
 too: computation, the downlink, and users of a cell that share its band. Its clusters are the default's four cells, its
@@ -74,7 +74,7 @@ METHODS: dict[str, Callable[[], Config]] = {
 
 
 def pareto() -> Config:
-    """The default for a quarter of the energy, over a slow network: fewer rounds, small updates, cluster heads."""
+    """The default over a slow network, made cheap: fewer rounds, small updates, cluster heads, adaptive cadences."""
     config = default()
     return config.model_copy(
         update={

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fogtune.platform.config.check import check
 from fogtune.platform.config.load import load_config
+from fogtune.platform.errors import InputError
 from fogtune.platform.network.hf_fm import CORRECTED, PAPER, Cost, method_costs
 from fogtune.platform.run.directory import RunDirectory
 from fogtune.platform.run.record import RoundRecord, headline
@@ -61,6 +62,8 @@ def measure(
     configs = {m: load_config(make().model_dump(mode="json"), overrides) for m, make in METHODS.items()}
     for config in configs.values():
         check(config)
+        if config.network is None:
+            raise InputError("network", "null given; allowed with reproduce: a network")
     runs = {}
     for method, config in configs.items():
         stage = partial(_stage, on_stage, method)

@@ -19,6 +19,7 @@ from .check_federation import (
     scaffold_uses_sgd,
     scopes_exist,
     warmup_ends,
+    what_goes_down_is_quantised,
 )
 from .check_model import (
     encoders_have_owners,
@@ -78,6 +79,7 @@ _OF_CONFIG = (
     scaffold_meets_every_round,
     adaptive_tier_sends,
     compressions_are_chains,
+    what_goes_down_is_quantised,
     compressed_meet_every_round,
     gossip_has_modules,
 )

@@ -11,7 +11,7 @@ from ..modules import module_names
 from ..ownership import deciding_policy, resolve_cadence, resolve_compression, resolve_scope
 from ..topology import CLOUD, DEVICE, Tree
 from ..topology_build import tier_names
-from .compression import require_chain
+from .compression import Quantise, require_chain
 from .describe import listed, shown
 from .federation import Median, Scaffold, TrimmedMean
 from .root import Config
@@ -109,6 +109,15 @@ def compressions_are_chains(config: Config) -> None:
             require_chain(transforms)
         except ValueError as error:
             raise InputError(where, str(error)) from None
+
+
+def what_goes_down_is_quantised(config: Config) -> None:
+    """Without a quantised module nothing would be made smaller."""
+    federation = config.federation
+    chains = (resolve_compression(federation, module) for module in module_names(config))
+    if federation.compress_down and not any(isinstance(t, Quantise) for chain in chains for t in chain):
+        problem = "true given, but no module is quantised; allowed: false, or quantise in federation.compression"
+        raise InputError("federation.compress_down", problem)
 
 
 def compressed_meet_every_round(config: Config) -> None:

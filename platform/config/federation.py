@@ -139,11 +139,11 @@ class Adaptive(Section):
     """Cadences chosen a module while the run goes on: seldom for what costs much and hardly moves."""
 
     tier: Name = "fog"
-    """Tier whose nodes send by these cadences; where a module's own cadence is longer, that holds."""
+    """Tier whose nodes send by these cadences, as multiples of the modules' own."""
     budget: float = Field(default=0.5, gt=0, le=1)
     """Share of the bytes of cadence 1 that the modules together may take."""
     longest: int = Field(default=8, ge=1)
-    """No cadence is longer; cadences are powers of two. All modules are sent in the last round."""
+    """None is chosen longer; they are powers of two. In the last round nothing is held back."""
 
 
 class Federation(Section):

@@ -39,7 +39,8 @@ class LogDistance(Section):
 
 class PaperChannel(Section):
     """The links of the HF-FM paper's code (arXiv 2509.03695): its placement, its one draw of the fading, its noise of
-    kHz instead of Hz. For 10 lowest-tier nodes with 4 devices each."""
+    kHz instead of Hz, whatever the network's own placement, carrier and fading are. For 10 lowest-tier nodes with 4
+    devices each."""
 
     kind: Literal["paper"]
     """Paper."""
@@ -81,7 +82,7 @@ class Radio(Section):
     loss: float = Field(default=0.0, ge=0, lt=1)
     """Chance that an update or a download does not come through and is sent again, each attempt drawn for itself."""
     attempts: int = Field(default=4, ge=1)
-    """After so many attempts in vain an update is lost."""
+    """After so many attempts in vain an update is lost; if `federation.quorum` is 1, that fails the run."""
 
 
 class Backhaul(Section):

@@ -60,7 +60,8 @@ class Accountant:
         costs, state = self._coordinator.costs, self._coordinator.state
         sent = {order.device: order.upward for order in plan.orders if order.lost}
         sent |= {report.device: report.sent for report in reports if report.error is None}
-        script = costs.script(plan.round, plan.orders, Moves(sent, upward, adopted, cooperation), plan.first)
+        moves = Moves(sent, upward, adopted, cooperation)
+        script = costs.script(plan.round, plan.orders, moves, plan.first, state.trained)
         taken, ready_s = costs.play(plan.round, script, state.ready_s)
         if costs.network is None:
             rows = [row for action in script.actions for row in _rows(plan.round, action, None)]

@@ -6,7 +6,8 @@ Who keeps what is known once all have trained; then every neighbourhood of a mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -60,8 +61,16 @@ class Disagreement:
     bound: float
     """What `after` is at most, by the spectral gaps."""
 
-    def __add__(self, other: Disagreement) -> Disagreement:
-        return Disagreement(self.before + other.before, self.after + other.after, self.bound + other.bound)
+    @classmethod
+    def total(cls, parts: Mapping[tuple[str, str], Disagreement]) -> dict[str, Disagreement]:
+        """Module -> the sum over its groups; the same bits in whatever order the groups were mixed."""
+        some: dict[str, list[Disagreement]] = {}
+        for module, first in sorted(parts):
+            some.setdefault(module, []).append(parts[module, first])
+        return {
+            module: cls(*(math.fsum(getattr(d, name) for d in of) for name in ("before", "after", "bound")))
+            for module, of in some.items()
+        }
 
 
 def cooperation(
@@ -76,24 +85,27 @@ def cooperation(
             if ownership.scope(module) != DEVICE and not is_statistics(module):
                 kept.setdefault(module, []).append(report.device)
     found = Cooperation(tuple(links), (), steps)
-    groups = ((module, group) for module, devices in kept.items() for group in neighbourhoods(found.graph, devices))
+    modules = [module for module in ownership.modules if module in kept]  # in whatever order states list them
+    groups = ((module, group) for module in modules for group in neighbourhoods(found.graph, kept[module]))
     return replace(found, groups=tuple(groups))
 
 
-def average(found: Cooperation, values: Values, mine: Sequence[str]) -> tuple[Values, dict[str, Disagreement]]:
+def average(
+    found: Cooperation, values: Values, mine: Collection[str]
+) -> tuple[Values, dict[tuple[str, str], Disagreement]]:
     """Mix every group that one of the devices `mine` is in.
 
     Returns:
-        What these devices then have, and the disagreement of the groups whose first member is one of them.
+        What these devices then have; and (module, first member) -> disagreement of the groups whose first member is one
+        of them.
     """
     mixed: dict[tuple[str, str], Tensors] = {}
-    told: dict[str, Disagreement] = {}
+    told: dict[tuple[str, str], Disagreement] = {}
     for module, members in found.groups:
         if not any(member in mine for member in members):
             continue
         result = mix({member: values[module, member] for member in members}, found.graph, found.steps)
         mixed |= {(module, member): result.values[member] for member in members if member in mine}
         if members[0] in mine:
-            of_group = Disagreement(result.before, result.after, result.bound)
-            told[module] = told[module] + of_group if module in told else of_group
+            told[module, members[0]] = Disagreement(result.before, result.after, result.bound)
     return mixed, told

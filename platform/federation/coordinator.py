@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
@@ -49,6 +50,8 @@ class CoordinatorState:
     """Node -> virtual time at which it can begin the next round; empty without a network, as are:"""
     spent_j: dict[str, float] = field(default_factory=dict)
     """Device -> energy that it has spent."""
+    trained: dict[str, int] = field(default_factory=dict)
+    """Device -> rounds in which it has trained."""
     headed: dict[str, int] = field(default_factory=dict)
     """Device -> rounds in which it was a cluster head."""
     moved: dict[str, float] = field(default_factory=dict)
@@ -88,11 +91,12 @@ class Coordinator:
         held_back, chosen = self._held_back(round_number)
         if self.costs.network is None:
             return RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
-        wear = Wear(self.state.headed, self.state.spent_j)
-        decided = decide(self.costs, self.costs.network, round_number, orders, first, self.state.ready_s, wear)
-        d2d = self.costs.network.network.d2d
-        devices = {order.device for order in decided.orders if d2d and d2d.gossip_steps and not order.lost}
-        links = tuple(self.costs.network.pairs(round_number, devices))
+        wear = Wear(self.state.headed, self.state.spent_j, self.state.trained)
+        cooperating = partial(self._largest_cooperation, round_number)
+        decided = decide(
+            self.costs, self.costs.network, round_number, orders, first, self.state.ready_s, wear, cooperating
+        )
+        links = cooperating(decided.orders).links
         if not decided.orders:
             why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")
             raise RunFailed(round_number, f"no device can take part; {why}")
@@ -196,8 +200,21 @@ class Coordinator:
                 state.sent[module] = plan.round
             size = {module: float(self.costs.round_trip_bytes(module)) for module in state.moved}
             state.cadences = choose_cadences(state.moved, size, adaptive.budget, adaptive.longest)
+        if self.costs.network:
+            for order in plan.orders:
+                state.trained[order.device] = state.trained.get(order.device, 0) + 1
         for head in {order.head for order in plan.orders if order.head}:
             state.headed[head] = state.headed.get(head, 0) + 1
+
+    def _largest_cooperation(self, round_number: int, orders: Sequence[DeviceOrder]) -> Cooperation:
+        """What neighbours average if each of them trains all that it does not send up."""
+        d2d = self.config.network.d2d if self.config.network else None
+        if d2d is None or not d2d.gossip_steps or self.costs.network is None:
+            return Cooperation()
+        training = [order for order in orders if not order.lost]
+        links = self.costs.network.pairs(round_number, {order.device for order in training})
+        kept = [DeviceReport(o.device, None, kept=tuple(m for m in o.modules if m not in o.upward)) for o in training]
+        return cooperation(self.ownership, links, d2d.gossip_steps, kept)
 
     def _first(self, round_number: int) -> dict[str, tuple[str, ...]]:
         """Version 0 comes from the cloud, down to the lowest tier, before the first round."""
@@ -211,17 +228,23 @@ class Coordinator:
         adaptive, state = self.config.federation.adaptive, self.state
         if adaptive is None or round_number == self.config.rounds:
             return {}, ()
-        held = tuple(module for module, cadence in state.cadences.items() if round_number % cadence)
+        periods = {m: self._period(m, adaptive.tier, cadence) for m, cadence in state.cadences.items()}
+        held = tuple(module for module, period in periods.items() if round_number % period)
         decisions = tuple(
             Decision(
                 module,
                 "is held back",
-                f"sent on every {state.cadences[module]} rounds: it moves by {state.moved[module]:.2g} a round "
+                f"sent on every {periods[module]} rounds: it moves by {state.moved[module]:.2g} a round "
                 f"and takes {self.costs.round_trip_bytes(module)} bytes",
             )
             for module in held
         )
         return {adaptive.tier: held}, decisions
+
+    def _period(self, module: str, tier: str, chosen: int) -> int:
+        """The multiple of the module's own cadence that comes nearest to the chosen one from below."""
+        own = self.ownership.cadence(module, tier)
+        return own * max(1, chosen // own)
 
     def _participants(self, round_number: int) -> tuple[str, ...]:
         devices = self.tree.devices

@@ -45,13 +45,26 @@ class RoundCosts:
         self._writer = ScriptWriter(tree, access, self._sizes)
 
     def script(
-        self, round_number: int, orders: Sequence[DeviceOrder], moves: Moves, first: Mapping[str, Sequence[str]]
+        self,
+        round_number: int,
+        orders: Sequence[DeviceOrder],
+        moves: Moves,
+        first: Mapping[str, Sequence[str]],
+        trained: Mapping[str, int],
     ) -> Script:
-        """The script of a round; `first` is node -> modules that come down to it before anything else."""
+        """The script of a round.
+
+        Args:
+            round_number: keys the draws, and says which samples are trained on.
+            orders: of all participants.
+            moves: what nodes send.
+            first: node -> modules that come down to it before anything else.
+            trained: device -> rounds in which it has trained before; 0 where absent.
+        """
         if self.network is None:
             return self._writer.write(orders, moves, first, {}, None)
         network = self.network
-        flops = {order.device: self.flops(order.device, round_number) for order in orders}
+        flops = {o.device: self.flops(o.device, round_number, trained.get(o.device, 0)) for o in orders}
         retries = Retries(lambda action: network.attempts(round_number, action), network.network.radio.attempts)
         return self._writer.write(orders, moves, first, flops, retries if network.network.radio.loss else None)
 
@@ -87,12 +100,16 @@ class RoundCosts:
 
         return bits
 
-    def flops(self, device: str, round_number: int) -> float:
-        """Operations of a device's local training in a round; what is frozen is computed when a sample first comes."""
-        return sum(_flops(load, self._epochs, round_number) for load in self._workloads[device])
+    def flops(self, device: str, round_number: int, trained: int) -> float:
+        """Operations of a device's local training in a round, of which it has trained in `trained` before.
+
+        What is frozen is computed when a sample first comes.
+        """
+        return sum(_flops(load, self._epochs, round_number, trained) for load in self._workloads[device])
 
 
-def _flops(load: Workload, epochs: float, round_number: int) -> float:
+def _flops(load: Workload, epochs: float, round_number: int, trained: int) -> float:
     first, last = window(load.samples, epochs, round_number)
-    new = min(last, load.samples) - min(first, load.samples)
+    seen, _ = window(load.samples, epochs, trained + 1)  # in so many rounds, had they been the first
+    new = min(last - first, max(0, load.samples - seen))
     return (last - first) * load.sample_flops + new * load.prefix_flops

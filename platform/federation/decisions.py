@@ -8,13 +8,14 @@ are then decided anew, for those who sit out neither relay nor head.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fogtune.platform.network.actions import Cost, Script
 from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.network.routing import Cell, Way, elect_heads, ways_up
 
+from .cooperation import Cooperation
 from .costs import RoundCosts
 from .messages import Decision, DeviceOrder
 from .script import Moves
@@ -36,6 +37,8 @@ class Wear:
     """Device -> rounds in which it was a head."""
     spent_j: Mapping[str, float]
     """Device -> energy that it has spent."""
+    trained: Mapping[str, int]
+    """Device -> rounds in which it has trained."""
 
 
 def decide(
@@ -46,6 +49,7 @@ def decide(
     first: Mapping[str, Sequence[str]],
     ready_s: Mapping[str, float],
     wear: Wear,
+    cooperating: Callable[[Sequence[DeviceOrder]], Cooperation],
 ) -> Decided:
     """The orders of a round as the network allows them.
 
@@ -57,6 +61,7 @@ def decide(
         first: node -> modules that come down to it before anything else.
         ready_s: node -> virtual time at which it begins the round.
         wear: of the devices.
+        cooperating: orders -> the most that their devices may average.
     """
     out: dict[str, str] = {}
     while True:
@@ -64,7 +69,8 @@ def decide(
         routed = _routed(costs, network, round_number, left, out, wear)
         out |= {o.device: _no_way(network, round_number, o.device) for o in left if o.device not in routed}
         going = [routed[order.device] for order in left if order.device in routed]
-        script = costs.script(round_number, going, Moves({o.device: o.upward for o in going}, {}, {}), first)
+        moves = Moves({o.device: o.upward for o in going}, {}, {}, cooperating(going))
+        script = costs.script(round_number, going, moves, first, wear.trained)
         played, _ = costs.play(round_number, script, ready_s)
         late = _late(network, going, script, played, ready_s) | _empty(network, script, played, wear)
         if not late:
@@ -92,10 +98,13 @@ def _routed(
     for access, some in by_cell.items():
         awake = [device for device in network.sites.cells[access] if device not in out]
         cell = Cell.of(network, round_number, access, awake)
-        ways = ways_up(cell, relay=d2d is not None and d2d.relay)
+        relay = d2d is not None and d2d.relay
+        ways = ways_up(cell, relay)
         if d2d is not None and d2d.heads:
-            ways = elect_heads(cell, ways, costs.update_bits(some), costs.sum_bits(some), _worn(network, some, wear))
-        reached = [order for order in some if order.device in ways and order.device in cell.down]
+            bits, worn = costs.update_bits(some), _worn(network, some, wear)
+            ways = elect_heads(cell, ways, bits, costs.sum_bits(some), worn, relay)
+        hearing = cell.down if relay else cell.hears
+        reached = [order for order in some if order.device in ways and order.device in hearing]
         result |= {order.device: _on_its_way(order, ways[order.device], cell) for order in reached}
     return _with_heads(result)
 

@@ -171,13 +171,13 @@ class DeviceHost:
             if device in self.states
         }
 
-    def cooperate(self, found: Cooperation, values: Values) -> dict[str, Disagreement]:
+    def cooperate(self, found: Cooperation, values: Values) -> dict[tuple[str, str], Disagreement]:
         """Let the devices here average with their neighbours; `values` are those of all who take part.
 
         Returns:
-            Module -> disagreement of the groups whose first member lives here.
+            (Module, first member) -> disagreement of the groups whose first member lives here.
         """
-        mixed, told = average(found, values, tuple(self.states))
+        mixed, told = average(found, values, self.states.keys())
         for (module, device), tensors in mixed.items():
             state = self.states[device]
             self.states[device] = replace(state, kept={**state.kept, module: tensors})

@@ -19,6 +19,7 @@ from fogtune.platform.run.record import LedgerRow, RoundRecord
 from fogtune.platform.topology_build import build_tree
 
 from .accounting import Accountant
+from .cooperation import Disagreement
 from .coordinator import Coordinator
 from .evaluating import evaluation_jobs
 from .host import DeviceHost
@@ -100,7 +101,7 @@ class LocalRunner:
         self._host.take_back(report.device for report in reports if report.error is not None)
         coordinator.admit(plan, reports)
         found = coordinator.cooperation(plan, reports)
-        disagreement = self._host.cooperate(found, self._host.lend(found))
+        disagreement = Disagreement.total(self._host.cooperate(found, self._host.lend(found)))
         delivering = {report.device for report in reports if report.error is None}
         arriving = self._arriving(number, reply.updates, delivering)
         changed, upward = {}, {}

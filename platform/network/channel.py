@@ -7,7 +7,7 @@ keyed by the pair of nodes, so a link has the same gain in both directions and w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -40,18 +40,24 @@ class Channel(Protocol):
         """bit/s/Hz that a link carries at a signal-to-noise ratio (linear)."""
 
 
+MeanGain = Callable[[str, str, str], float]
+"""(node, node, key of the link's draws) -> mean gain."""
+
+
 class KeyedChannel:
     """Mean gains from a path loss model, fading drawn by key."""
 
     def __init__(
         self,
-        mean_gain: Callable[[str, str], float],
+        mean_gain: MeanGain,
         efficiency: Callable[[Floats], Floats],
+        radio_name: Mapping[str, str],
         seed: int,
         rayleigh: bool,
     ) -> None:
-        """`mean_gain` is of (sender, receiver), the pair in alphabetical order."""
+        """`radio_name` is access node -> name under which its links are drawn."""
         self._mean_gain = mean_gain
+        self._radio_name = radio_name
         self._seed = seed
         self._rayleigh = rayleigh
         self._known: dict[tuple[str, str], float] = {}
@@ -65,17 +71,18 @@ class KeyedChannel:
             self._round = round_number
             self._faded.clear()
         pair = (sender, receiver) if sender < receiver else (receiver, sender)
-        if pair not in self._known:
-            self._known[pair] = self._mean_gain(*pair)
         if pair not in self._faded:
-            self._faded[pair] = self._known[pair] * self._fading(round_number, pair)
+            key = sorted(self._radio_name.get(node, node) for node in pair)
+            if pair not in self._known:
+                self._known[pair] = self._mean_gain(*pair, " ".join(key))
+            self._faded[pair] = self._known[pair] * self._fading(round_number, *key)
         return self._faded[pair]
 
-    def _fading(self, round_number: int, pair: tuple[str, str]) -> float:
+    def _fading(self, round_number: int, *key: str) -> float:
         """Rayleigh amplitude: power exponential, of mean 1."""
         if not self._rayleigh:
             return 1.0
-        return float(numpy_generator(self._seed, "fading", round_number, *pair).exponential())
+        return float(numpy_generator(self._seed, "fading", round_number, *key).exponential())
 
 
 def log_distance_gain(channel: LogDistance, carrier_hz: float, distance_m: float) -> float:
@@ -97,30 +104,31 @@ def build_channel(config: Config, network: Network, sites: Sites) -> Channel:
     if isinstance(channel, PaperChannel):
         return FromPaper(sites.cells)
     if isinstance(channel, LogDistance):
-        return KeyedChannel(_log_distance(channel, network.radio.carrier_hz, sites, seed), shannon, seed, rayleigh)
+        mean_gain = _log_distance(channel, network.radio.carrier_hz, sites, seed)
+        return KeyedChannel(mean_gain, shannon, sites.radio_name, seed, rayleigh)
     from .tr38901 import Tr38901  # Sionna comes with it
 
     model = Tr38901(channel.scenario, network.radio.carrier_hz, seed)
-    return KeyedChannel(_three_gpp(model, sites), model.spectral_efficiency, seed, rayleigh)
+    return KeyedChannel(_three_gpp(model, sites), model.spectral_efficiency, sites.radio_name, seed, rayleigh)
 
 
-def _log_distance(channel: LogDistance, carrier_hz: float, sites: Sites, seed: int) -> Callable[[str, str], float]:
-    def mean_gain(one: str, other: str) -> float:
-        shadowing_db = channel.shadowing_db * numpy_generator(seed, "shadowing", one, other).standard_normal()
+def _log_distance(channel: LogDistance, carrier_hz: float, sites: Sites, seed: int) -> MeanGain:
+    def mean_gain(one: str, other: str, key: str) -> float:
+        shadowing_db = channel.shadowing_db * numpy_generator(seed, "shadowing", key).standard_normal()
         return log_distance_gain(channel, carrier_hz, sites.distance_m(one, other)) * float(10 ** (-shadowing_db / 10))
 
     return mean_gain
 
 
-def _three_gpp(model: Tr38901, sites: Sites) -> Callable[[str, str], float]:
+def _three_gpp(model: Tr38901, sites: Sites) -> MeanGain:
     """Between two devices the one is taken for a station at the height of a terminal."""
 
     def place(node: str) -> Floats:
         height_m = _STATION_M[model.scenario] if node in sites.cells else _TERMINAL_M
         return np.array([[*sites.position_m[node], height_m]])
 
-    def mean_gain(one: str, other: str) -> float:
+    def mean_gain(one: str, other: str, key: str) -> float:
         low, high = (other, one) if one in sites.cells else (one, other)
-        return float(model.mean_gain(place(low), place(high), [f"{one} {other}"])[0])
+        return float(model.mean_gain(place(low), place(high), [key])[0])
 
     return mean_gain

@@ -83,12 +83,22 @@ def ways_up(cell: Cell, relay: bool) -> Ways:
     }
 
 
+def _to(head: str, links: nx.DiGraph, relay: bool) -> tuple[Mapping[str, float], Mapping[str, Sequence[str]]]:
+    """Device -> cost of a bit to the head, and the path from the head's side; without `relay` only direct links."""
+    if relay:
+        costs, paths = nx.single_source_dijkstra(links.reverse(copy=False), head, weight="cost")
+        return costs, paths
+    direct = {device: link["cost"] for device, _, link in links.in_edges(head, data=True)}
+    return direct, {device: (head, device) for device in direct}
+
+
 def elect_heads(
     cell: Cell,
     direct: Ways,
     bits: Mapping[str, float],
     sum_bits: Callable[[Collection[str]], float],
     worn: Mapping[str, float],
+    relay: bool,
 ) -> Ways:
     """Ways in which clusters of devices have a head, where that costs less than each of them going up by itself.
 
@@ -102,17 +112,18 @@ def elect_heads(
         bits: participant -> bits of its update.
         sum_bits: bits of the sum of some devices' updates.
         worn: device -> how often it has served, over the charge that it has left; 0 where absent.
+        relay: whether a member's update may go over other devices on its way to the head.
     """
     ways = dict(direct)
     among = cell.links.subgraph([device for device in cell.links if device != cell.access])
     for cluster in map(sorted, nx.strongly_connected_components(among)):
-        members = [device for device in cluster if device in bits]
+        members = [device for device in cluster if bits.get(device)]
         alone = sum(direct[device].cost * bits[device] if device in direct else math.inf for device in members)
         best: tuple[float, str, Ways] | None = None
         for head in members:
             if head not in direct or direct[head].relays:  # another device is nearer to the access node
                 continue
-            costs, paths = nx.single_source_dijkstra(among.reverse(copy=False), head, weight="cost")
+            costs, paths = _to(head, among, relay)
             found = {
                 device: Way(tuple(reversed(paths[device][1:-1])), head, costs[device])
                 for device in members

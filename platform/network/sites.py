@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fogtune.platform.config import Config, Network, PaperChannel, PlacedTopology, Placement
 from fogtune.platform.errors import InputError
@@ -30,6 +31,11 @@ class Sites:
     """Device -> access node."""
     cells: Mapping[str, tuple[str, ...]]
     """Access node -> its devices, in the tree's order."""
+
+    @cached_property
+    def radio_name(self) -> Mapping[str, str]:
+        """Access node -> name under which its links are drawn: fog nodes and access points of one place share it."""
+        return {access: f"access-{i}" for i, access in enumerate(self.cells)}
 
     def distance_m(self, one: str, other: str) -> float:
         """Between two nodes."""

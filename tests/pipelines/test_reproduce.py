@@ -71,6 +71,10 @@ def test_the_table_repeats_the_published_digits_and_says_what_is_corrected() -> 
             ("hf-fm", "--costs-only", "--set", "rounds=2"),
             "error: --set: 'rounds=2' given with --costs-only; allowed: one of the two, it runs nothing\n",
         ),
+        (
+            ("hf-fm", "--set", "network=null"),
+            "error: network: null given; allowed with reproduce: a network\n",
+        ),
         (("fedavg", "--costs-only"), "error: PAPER: 'fedavg' is no paper that can be reproduced; allowed: hf-fm\n"),
     ],
 )

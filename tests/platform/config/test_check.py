@@ -175,6 +175,41 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
             "federation.modules.0.cadence.fog: 1 for head/side; allowed: multiples of 2, the cadence of device below",
         ),
         (
+            ["federation.compress_down=true"],
+            "federation.compress_down: true given, but no module is quantised; allowed: false, or quantise in "
+            "federation.compression",
+        ),
+        (
+            ["federation.compression=[{kind: quantise}, {kind: skip, threshold: 0.1}]"],
+            "federation.compression: quantise, skip: each kind may stand once, in the order skip, top-k, quantise",
+        ),
+        (
+            ["federation.compression=[{kind: quantise}]", "federation.cadence={device: 2, fog: 2, region: 2}"],
+            "federation.cadence.device: 2 for encoder/image, which is compressed; allowed: 1",
+        ),
+        (
+            ["federation.compression=[{kind: quantise}]", "federation.rule.kind=scaffold", "local.optimizer=sgd"],
+            "federation.compression: not with rule scaffold; allowed: none, or another rule",
+        ),
+        (
+            ["federation.adaptive.tier=device"],
+            "federation.adaptive.tier: 'device' given; allowed: region, fog",
+        ),
+        (
+            ["network={}", "devices.0.device_class=tv"],
+            "devices.0.device_class: 'tv' is no class; allowed: phone, watch, camera, gateway",
+        ),
+        (
+            ["network={placement: {separation_m: 9000}}"],
+            "network.placement.separation_m: 2 nodes do not fit 9000 m apart into a square of 3000 m; allowed: fewer "
+            "nodes, less separation_m, more side_m",
+        ),
+        (
+            ["network={channel: {kind: paper}}"],
+            "network.channel.kind: 'paper' has 10 cells of 4 devices, this federation cells of 3, 3; allowed: "
+            "log-distance, tr38901",
+        ),
+        (
             ["federation.rule.kind=scaffold"],
             "local.optimizer: 'adamw' given; allowed with rule scaffold: sgd",
         ),

@@ -10,7 +10,7 @@ import torch
 from fogtune.platform.config import Config
 from fogtune.platform.config.check import check
 from fogtune.platform.errors import InputError
-from fogtune.platform.federation.cooperation import Cooperation, average, cooperation
+from fogtune.platform.federation.cooperation import Cooperation, Disagreement, average, cooperation
 from fogtune.platform.federation.local_runner import LocalRunner
 from fogtune.platform.federation.messages import DeviceReport
 from fogtune.platform.ownership import own
@@ -59,13 +59,19 @@ def test_two_hosts_average_as_one_does() -> None:
     # Metropolis on the path: 1/3 a link. a = 2/3 * 0 + 1/3 * 3, b = (0 + 3 + 9) / 3, c = 2/3 * 9 + 1/3 * 3
     assert [float(together["head/x", d]["w"]) for d in "abc"] == pytest.approx([1.0, 4.0, 7.0])
     # Distances from the mean of 4: 16 + 1 + 25 before, 9 + 0 + 9 after; the eigenvalues are 1, 2/3 and 0.
-    assert (told["head/x"].before, told["head/x"].after) == pytest.approx((42.0, 18.0))
-    assert told["head/x"].bound == pytest.approx(42 * 4 / 9)
+    assert (told["head/x", "a"].before, told["head/x", "a"].after) == pytest.approx((42.0, 18.0))
+    assert told["head/x", "a"].bound == pytest.approx(42 * 4 / 9)
     first, told_first = average(found, values, ("a",))
     rest, told_rest = average(found, values, ("b", "c"))
     assert {**first, **rest}.keys() == together.keys()
     assert all(torch.equal({**first, **rest}[key]["w"], together[key]["w"]) for key in together)
-    assert (list(told_first), list(told_rest)) == (["head/x"], [])
+    assert (list(told_first), list(told_rest)) == ([("head/x", "a")], [])
+
+
+def test_disagreement_adds_up_alike_in_every_order() -> None:
+    parts = {("m", d): Disagreement(v, v, v) for d, v in (("a", 0.1), ("b", 0.2), ("c", 0.3), ("d", 1e16))}
+    backwards = dict(reversed(parts.items()))
+    assert Disagreement.total(parts) == Disagreement.total(backwards) == {"m": Disagreement(*[1e16 + 0.6] * 3)}
 
 
 def test_a_round_of_gossip_contracts_and_keeps_the_average(tiny: MakeConfig) -> None:

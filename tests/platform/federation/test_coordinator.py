@@ -180,3 +180,15 @@ class TestVersions:
         stamps = coordinator.state.stamps
         assert (stamps["b"]["head/topic"], stamps["b"]["adapter/fusion"]) == (3, 3)
         assert (stamps["c"]["adapter/fusion"], stamps["cloud"]["adapter/fusion"]) == (0, 0)
+
+
+def test_a_chosen_cadence_is_a_multiple_of_the_modules_own(tiny: MakeConfig) -> None:
+    own = 'federation.modules=[{"match": "head/topic", "cadence": {"fog": 3}}]'
+    coordinator = coordinate(tiny(own, "federation.adaptive={}", "rounds=9"))
+    coordinator.state.cadences = {"head/topic": 8, "head/exercise": 2}
+    coordinator.state.moved = {"head/topic": 0.1, "head/exercise": 0.1}
+    held = [coordinator.plan(number).held_back.get("fog", ()) for number in range(1, 10)]
+    assert [number for number, some in enumerate(held, 1) if "head/topic" not in some] == [6, 9]  # 8 // 3 * 3; the last
+    assert [number for number, some in enumerate(held, 1) if "head/exercise" not in some] == [2, 4, 6, 8, 9]
+    why = {decision.about: decision.why for decision in coordinator.plan(1).decisions}
+    assert why["head/topic"].startswith("sent on every 6 rounds: it moves by 0.1 a round and takes ")

@@ -80,7 +80,7 @@ def reasons(plan: RoundPlan) -> dict[str, str]:
 def play(coordinator: Coordinator, plan: RoundPlan) -> tuple[Script, list[Cost]]:
     """The plan as it is carried out if all send all that they may."""
     moves = Moves({order.device: order.upward for order in plan.orders}, {}, {})
-    script = coordinator.costs.script(plan.round, plan.orders, moves, plan.first)
+    script = coordinator.costs.script(plan.round, plan.orders, moves, plan.first, coordinator.state.trained)
     return script, coordinator.costs.play(plan.round, script, coordinator.state.ready_s)[0]
 
 
@@ -450,11 +450,12 @@ def test_what_is_frozen_is_computed_when_a_sample_first_comes() -> None:
     coordinator = coordinate("local.epochs=0.5", readers=1)
     setup = replace(coordinator.setup, workloads={"reader-0": (Workload(10, 100, 30),)})
     costs = Coordinator(coordinator.config, setup).costs
-    assert [costs.flops("reader-0", number) for number in (1, 2, 3, 4)] == [650, 650, 500, 500]
+    assert [costs.flops("reader-0", number, number - 1) for number in (1, 2, 3, 4)] == [650, 650, 500, 500]
+    assert costs.flops("reader-0", 3, trained=0) == 650  # who sat out before has not computed it yet
     # In a pass and a half of 10 samples are 15, in the first round all of them for the first time.
     longer = coordinate("local.epochs=1.5", readers=1)
     costs = Coordinator(longer.config, setup).costs
-    assert [costs.flops("reader-0", number) for number in (1, 2)] == [1800, 1500]
+    assert [costs.flops("reader-0", number, number - 1) for number in (1, 2)] == [1800, 1500]
 
 
 class TestFailedHeads:

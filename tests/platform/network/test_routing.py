@@ -64,11 +64,12 @@ def elect(
     bits: Mapping[str, float] | None = None,
     worn: Mapping[str, float] | None = None,
     relay: bool = False,
+    hops: bool = True,
 ) -> Ways:
-    """Ways with heads; updates are of one bit if nothing else is said, of all devices."""
+    """Ways with heads; updates are of one bit if nothing else is said, of all devices; `hops` is for ways to heads."""
     devices = bits or dict.fromkeys(sorted(set(cell.links) - {"ap"}), 1)
     summed = (lambda _: sum_bits) if isinstance(sum_bits, int) else sum_bits
-    return elect_heads(cell, ways_up(cell, relay), devices, summed, worn or {})
+    return elect_heads(cell, ways_up(cell, relay), devices, summed, worn or {}, hops)
 
 
 def heads(ways: Ways) -> set[str]:
@@ -162,10 +163,21 @@ class TestHeads:
         ways = elect(cell, 1, {"a": 1, "b": 1})
         assert ways == {"a": Way((), None, 6), "b": Way(("x",), "a", 2), "x": Way((), None, 1)}
 
+    def test_without_relaying_members_reach_their_head_themselves(self) -> None:
+        # a, b and c in a row; b in the middle hears both, so it is the head whom all reach, though a would cost less.
+        cell = draw("a>ap 1", "b>ap 2", "c>ap 30", "a=b 1", "b=c 1")
+        assert heads(elect(cell, 1)) == {"a"}
+        assert heads(elect(cell, 1, hops=False)) == {"b"}
+
+    def test_who_has_nothing_to_send_has_no_head(self) -> None:
+        cell = draw("a>ap 1", "b>ap 9", "a=b 1")
+        assert heads(elect(cell, 1, {"a": 1, "b": 1})) == {"a"}
+        assert heads(elect(cell, 1, {"a": 1, "b": 0})) == set()
+
     def test_the_ways_that_it_was_given_stay_as_they_are(self) -> None:
         cell = draw(*ALL_AT_10_8_12)
         direct = ways_up(cell, relay=False)
-        elect_heads(cell, direct, dict.fromkeys("abc", 1), lambda _: 2, {})
+        elect_heads(cell, direct, dict.fromkeys("abc", 1), lambda _: 2, {}, relay=True)
         assert direct == {"a": Way((), None, 10), "b": Way((), None, 8), "c": Way((), None, 12)}
 
 

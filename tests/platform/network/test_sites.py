@@ -12,6 +12,7 @@ from fogtune import preset
 from fogtune.platform.config import Network
 from fogtune.platform.config.check import check
 from fogtune.platform.errors import InputError
+from fogtune.platform.network.channel import build_channel
 from fogtune.platform.network.sites import Sites, find_sites
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
@@ -140,3 +141,15 @@ def test_distances() -> None:
 def test_a_device_may_not_be_called_like_an_access_point() -> None:
     with pytest.raises(InputError, match=r"^devices: 'ap-0' is the name of an access point; allowed: other names"):
         check(preset("smoke", "network={}", "topology.tiers=[]", "devices.1.name=ap"))
+
+
+def test_a_star_and_a_hierarchy_have_the_same_links() -> None:
+    gains = []
+    for topology in ("topology.tiers=[]", 'topology.tiers=[{"name": "fog", "count": 4}]'):
+        config = preset("smoke", "network={}", topology)
+        assert config.network is not None
+        sites = find_sites(config, build_tree(config), config.network)
+        channel = build_channel(config, config.network, sites)
+        gains.append([channel.gain(3, device, access) for device, access in sites.access.items()])
+    assert gains[0] == gains[1]
+    assert len(set(gains[0])) == 6
