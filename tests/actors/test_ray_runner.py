@@ -25,6 +25,12 @@ CADENCE = "federation.cadence.fog=2"
 SAMPLED = "federation.participation=0.6"
 DEEP = 'topology.tiers=[{"name": "region", "count": 2}, {"name": "fog", "count": 3}]'
 
+NETWORK = "network={placement: {spread_m: 20}, radio: {least_snr_db: -40, loss: 0.05}}"
+HEADED = "network.d2d={heads: true, gossip_steps: 1, range_m: 1000}"
+HEADED_ONLY = "network.d2d={heads: true, range_m: 1000}"
+SMALL = "federation.compression=[{kind: skip, threshold: 0.02}, {kind: quantise, bits: 4}]"
+GOSSIPED = 'federation.modules=[{"match": "head/*", "cadence": {"device": 2, "fog": 2}, "compression": []}]'
+
 
 def rounds(runner: Runner, count: int) -> tuple[list[RoundRecord], list[list[LedgerRow]], Snapshot]:
     """What some rounds leave, but for how long they took."""
@@ -51,8 +57,9 @@ def same_bits(ours: Snapshot, theirs: Snapshot) -> bool:
         (CADENCE, "execution.devices_per_actor=5"),  # 1 host
         (SAMPLED, "federation.rule.kind=fedyogi", "execution.devices_per_actor=2"),  # 3 hosts
         (DEEP, 'federation.modules=[{"match": "head/*", "scope": "device"}]', "execution.devices_per_actor=1"),
+        (NETWORK, HEADED, SMALL, GOSSIPED, "federation.compress_down=true", "federation.adaptive={}"),
     ],
-    ids=["auto", "1-host", "3-hosts", "one-a-device"],
+    ids=["auto", "1-host", "3-hosts", "one-a-device", "network"],
 )
 def test_ray_gives_the_bits_of_one_process(
     tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...], request: pytest.FixtureRequest
@@ -101,5 +108,26 @@ def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeC
         assert "died" in (second.lost or "")
         third = runner.round(3)  # the host is up again
         assert (third.record.updates_lost, third.lost) == (0, None)
+    finally:
+        runner.close()
+
+
+def test_a_killed_head_takes_its_members_updates_with_it(tiny: MakeConfig, shared_ray: None) -> None:
+    one_each = ("execution.devices_per_actor=1", "federation.quorum=0.2")
+    config = tiny(*one_each, NETWORK, "network.radio.loss=0", HEADED_ONLY)
+    (_, twin), _, _ = rounds(LocalRunner(config), 2)
+    headed = {d["about"]: d["why"].split()[0] for d in twin.decisions if d["what"] == "is headed"}
+    head = min(headed.values())
+    members = [device for device, its_head in headed.items() if its_head == head]
+    runner = RayRunner(config, "head")
+    try:
+        runner.round(1)
+        os.kill(host_pid("head", f"device/{head}"), signal.SIGKILL)
+        second = runner.round(2)
+        assert second.record.decisions == twin.decisions
+        assert second.record.updates_lost == 1 + len(members) > 1
+        assert f"its head {head} failed" in (second.lost or "")
+        third = runner.round(3)  # all are back, the members with what they had before
+        assert third.record.updates_lost == 0
     finally:
         runner.close()
