@@ -48,27 +48,27 @@ def place(
 def _spread(topology: PlacedTopology, tier: int, seed: int) -> list[Point]:
     """Positions of a tier's nodes."""
     name, count = topology.tiers[tier].name, topology.tiers[tier].count
-    points = spread(count, topology.side_m, topology.separation_m, numpy_generator(seed, "placement", "tier", name))
-    if len(points) == count:
-        return points
-    problem = (
-        f"{count} nodes do not fit {topology.separation_m:g} m apart into a square of {topology.side_m:g} m "
-        f"({len(points)} did in {_TRIES} tries); allowed: fewer nodes, less separation_m, more side_m"
-    )
-    raise InputError(f"topology.tiers.{tier}.count", problem)
+    generator = numpy_generator(seed, "placement", "tier", name)
+    return spread(count, topology.side_m, topology.separation_m, generator, f"topology.tiers.{tier}.count")
 
 
-def spread(count: int, side_m: float, separation_m: float, generator: np.random.Generator) -> list[Point]:
-    """`count` points at random in a square, by rejection of those that come too close to an earlier one; fewer, if they
-    do not fit."""
+def spread(count: int, side_m: float, separation_m: float, generator: np.random.Generator, where: str) -> list[Point]:
+    """`count` points at random in a square, by rejection of those that come too close to an earlier one.
+
+    Raises InputError, which names the field `where`, if they do not fit.
+    """
     points: list[Point] = []
     for _ in range(_TRIES):
         x_m, y_m = generator.uniform(0, side_m, size=2).tolist()
         if all(math.dist((x_m, y_m), other) >= separation_m for other in points):
             points.append((x_m, y_m))
         if len(points) == count:
-            break
-    return points
+            return points
+    problem = (
+        f"{count} nodes do not fit {separation_m:g} m apart into a square of {side_m:g} m "
+        f"({len(points)} did in {_TRIES} tries); allowed: fewer nodes, less separation_m, more side_m"
+    )
+    raise InputError(where, problem)
 
 
 def _around(home: Point, topology: PlacedTopology, device: str, seed: int) -> Point:

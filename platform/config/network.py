@@ -171,7 +171,7 @@ class Network(Section):
     """Wires."""
     classes: dict[Name, DeviceClass] = Field(
         default_factory=lambda: {
-            # Orders of magnitude of mobile GPUs at a tenth to a third of their peak: 20 to 40 GFLOP a joule.
+            # Assumed, not measured: mobile GPUs at a tenth to a third of their peak, 20 to 40 GFLOP a joule.
             "phone": _class(200e9, 5.0),
             "watch": _class(10e9, 0.5, transmit_w=0.1),
             "camera": _class(200e9, 8.0),

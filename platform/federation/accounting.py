@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 
 from fogtune.platform.aggregation import Update, unfixed
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.network.actions import Action, Cost
+from fogtune.platform.network.actions import Action, Cost, spent
 from fogtune.platform.run.record import LINKS, LedgerRow, RoundRecord
 
 from .cooperation import Cooperation, Disagreement
 from .coordinator import Coordinator
-from .decisions import spent
 from .messages import DeviceReport, RoundPlan
 from .script import Moves
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fogtune.platform.network.actions import Cost, Script
+from fogtune.platform.network.actions import Cost, Script, spent
 from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.network.routing import Cell, Way, elect_heads, ways_up
 
@@ -166,21 +166,13 @@ def _empty(network: NetworkModel, script: Script, played: Sequence[Cost], wear: 
     return empty
 
 
-def spent(script: Script, played: Sequence[Cost]) -> dict[str, float]:
-    """Node -> joules that it spends in a script."""
-    joules: dict[str, float] = {}
-    for action, cost in zip(script.actions, played, strict=True):
-        for node, some in ((action.source, cost.sender_j), *cost.receiver_j.items()):
-            joules[node] = joules.get(node, 0.0) + some
-    return joules
-
-
 def _no_way(network: NetworkModel, round_number: int, device: str) -> str:
     access = network.sites.access[device]
     ends = ((device, access), (access, device))
     snrs = " and ".join(f"{10 * math.log10(network.snr(round_number, *pair)):.1f} dB" for pair in ends)
     others = "no other device that does is in reach" if network.network.d2d else "there is no network.d2d"
-    return f"it does not reach {access} (signal to noise {snrs} up and down), and {others}"
+    least = f"network.radio.least_snr_db is {network.network.radio.least_snr_db:g}"
+    return f"it does not reach {access} (signal to noise {snrs} up and down, {least}), and {others}"
 
 
 def _lost(network: NetworkModel, link: str) -> str:

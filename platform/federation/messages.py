@@ -44,7 +44,7 @@ class Decision:
     about: str
     """Device or module."""
     what: str
-    """`sits out`, `relayed`, `headed`, ..."""
+    """`sits out`, `is relayed`, `is headed`, `is lost`, `is held back`."""
     why: str
     """In one line, with the figures."""
 

@@ -174,12 +174,14 @@ class _Part:
         if access != parent:
             whole = {module for order in orders for module in order.fetched if module not in order.changes}
             last = self.move("backhaul", (parent, access), needed, last, parent, self._down_size(whole)).last
-        for module in needed:
-            hearing = [order for order in orders if module in order.fetched and not order.down]
-            for size, as_change in ((self._sizes.version, False), (self._sizes.change, True)):
-                receivers = tuple(order.device for order in hearing if (module in order.changes) == as_change)
+        hearing: dict[str, tuple[list[str], list[str]]] = {module: ([], []) for module in needed}
+        for order in orders:
+            for module in () if order.down else order.fetched:
+                hearing[module][module in order.changes].append(order.device)
+        for module, groups in hearing.items():
+            for size, receivers in zip((self._sizes.version, self._sizes.change), groups, strict=True):
                 if receivers:
-                    last = self.move("downlink", (access, receivers), (module,), last, parent, size).last
+                    last = self.move("downlink", (access, tuple(receivers)), (module,), last, parent, size).last
                     self.begin |= dict.fromkeys(receivers, last)
         for order in orders:
             if order.down:

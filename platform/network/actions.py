@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fogtune.platform.run.record import Kind
@@ -64,3 +64,12 @@ class Cost:
     @property
     def end_s(self) -> float:
         return self.start_s + self.seconds
+
+
+def spent(script: Script, played: Sequence[Cost]) -> dict[str, float]:
+    """Node -> joules that it spends in a script."""
+    joules: dict[str, float] = {}
+    for action, cost in zip(script.actions, played, strict=True):
+        for node, some in ((action.source, cost.sender_j), *cost.receiver_j.items()):
+            joules[node] = joules.get(node, 0.0) + some
+    return joules

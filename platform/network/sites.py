@@ -76,13 +76,8 @@ def find_sites(config: Config, tree: Tree, network: Network) -> Sites:
 def _spread(placement: Placement, ids: Sequence[str], level: int, seed: int) -> dict[str, Point]:
     """Nodes of a tier, `level` tiers above the devices."""
     generator = numpy_generator(seed, "placement", "level", level)
-    points = spread(len(ids), placement.side_m, placement.separation_m, generator)
-    if len(points) < len(ids):
-        problem = (
-            f"{len(ids)} nodes do not fit {placement.separation_m:g} m apart into a square of {placement.side_m:g} m; "
-            "allowed: fewer nodes, less separation_m, more side_m"
-        )
-        raise InputError("network.placement.separation_m", problem)
+    where = "network.placement.separation_m"
+    points = spread(len(ids), placement.side_m, placement.separation_m, generator, where)
     return dict(zip(ids, points, strict=True))
 
 
