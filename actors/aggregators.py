@@ -10,6 +10,7 @@ import ray
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.aggregation.tier import TierLogic, TierState
 from fogtune.platform.config import Config
+from fogtune.platform.federation.handing_on import digests
 from fogtune.platform.ownership import own
 from fogtune.platform.topology_build import build_tree
 
@@ -19,6 +20,7 @@ class AggregatorActor:
 
     def __init__(self, name: str, config: Config, node: str, initial: dict[str, Tensors]) -> None:
         self._name = name
+        self._node = node
         tree = build_tree(config)
         self._logic = TierLogic(config, tree, own(config, tree), node)
         self._children = len(tree.children[node])
@@ -56,9 +58,19 @@ class AggregatorActor:
         self._state = self._logic.adopt(self._state, round_number, {module: versions[module] for module in modules})
 
     @ray.method
+    def receive(self, modules: tuple[str, ...], versions: dict[str, Tensors]) -> None:
+        """Take over modules that this node lacked from the parent's versions."""
+        self._state = self._logic.receive(self._state, {module: versions[module] for module in modules})
+
+    @ray.method
     def versions(self) -> dict[str, Tensors]:
         """What the node's subtree starts from."""
         return dict(self._state.versions)
+
+    @ray.method
+    def digests(self, modules: tuple[str, ...]) -> dict[tuple[str, str], str]:
+        """Of these modules' versions."""
+        return digests(self._node, self._state.versions, modules)
 
     @ray.method
     def state(self) -> TierState:

@@ -31,6 +31,7 @@ from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.evaluating import evaluation_jobs
+from fogtune.platform.federation.handing_on import digests, handed_on
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
@@ -112,7 +113,7 @@ class CoordinatorActor:
         started = time.perf_counter()
         coordinator = self._coordinator
         plan = coordinator.plan(number)
-        self._get([node.begin.remote() for node in self._nodes.values()])
+        self._begin(plan)
         reports, receipts, dead = self._train(plan)
         coordinator.admit(plan, reports)
         self._get(receipts)
@@ -171,12 +172,47 @@ class CoordinatorActor:
         known = [name for name in dead if name in self._remembered]
         self._get([self._hosts[name].restore.remote(self._remembered[name]) for name in known])
 
+    def _begin(self, plan: RoundPlan) -> None:
+        """Nodes forget what they may have of a round that failed, and are given what they lack."""
+        tree = self._coordinator.tree
+        self._get([node.begin.remote() for node in self._nodes.values()])
+        receipts = []
+        for node, modules in plan.first.items():
+            receipts.append(self._nodes[node].receive.remote(modules, self._versions(tree[node].parent or "")))
+            self._version_refs.pop(node, None)
+        self._get(receipts)
+
+    def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], list[Any]]:
+        """What devices hand on to others: digests as their parents give them, and references to the copies."""
+        tree, known, asked = self._coordinator.tree, dict[tuple[str, str], str](), []
+        holders = handed_on(plan, tree)
+        for node, modules in holders.items():
+            if node == CLOUD:
+                known |= digests(CLOUD, self._cloud_state.versions, modules)
+            else:
+                asked.append(self._nodes[node].digests.remote(tuple(modules)))
+        for answer in self._get(asked):
+            known |= answer
+        homes: dict[str, dict[str, None]] = {}
+        for node, of_node in holders.items():
+            for device in (device for devices in of_node.values() for device in devices):
+                homes.setdefault(self._home[device], {})[node] = None
+        copies = []
+        for name, parents in homes.items():
+            versions = (self._versions(parent) for parent in parents)
+            there, lent = self._hosts[name].hand_on.options(num_returns=2).remote(plan_ref, tuple(parents), *versions)
+            with suppress(ActorDied):  # those who wait for it say so
+                get(there, self._number, name)
+                copies.append(lent)
+        return known, copies
+
     def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], list[str]]:
         """Have all hosts train. Returns the reports, the fog actors' receipts, and the hosts that died."""
         tree = self._coordinator.tree
         receivers_of = {order.device: order.receiver(tree[order.device].parent or "") for order in plan.orders}
         waiting: dict[Any, tuple[str, tuple[str, ...], list[Any]]] = {}
         plan_ref = ray.put(plan)
+        known, copies = self._hand_on(plan, plan_ref)
         for name, host in self._hosts.items():
             devices = [device for device in self._devices[name] if device in receivers_of]
             if not devices:
@@ -184,7 +220,7 @@ class CoordinatorActor:
             parents = tuple(dict.fromkeys(tree[device].parent or "" for device in devices))
             receivers = tuple(dict.fromkeys(receivers_of[device] for device in devices))
             refs = host.train.options(num_returns=1 + len(receivers)).remote(
-                plan_ref, receivers, parents, *(self._versions(parent) for parent in parents)
+                plan_ref, receivers, known, parents, *(self._versions(parent) for parent in parents), *copies
             )
             waiting[refs[0]] = (name, receivers, refs[1:])
         reports: list[DeviceReport] = []

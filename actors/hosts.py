@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -11,6 +11,7 @@ import torch
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.config import Config
 from fogtune.platform.federation.cooperation import Cooperation
+from fogtune.platform.federation.handing_on import HandedOn
 from fogtune.platform.federation.host import DeviceHost, DeviceState
 from fogtune.platform.federation.messages import DeviceReport, EvaluationJob, RoundPlan, Setup
 
@@ -43,20 +44,41 @@ class HostActor:
         return self._host.setup()
 
     @ray.method
-    def train(self, plan: RoundPlan, receivers: tuple[str, ...], parents: tuple[str, ...], *versions: Versions) -> Any:
+    def hand_on(self, plan: RoundPlan, parents: tuple[str, ...], *versions: Versions) -> Any:
+        """What the devices here hand on to others in a round.
+
+        Returns:
+            To be called with `num_returns=2`: whether there is anything, and the copies, which go from here to the
+            receivers' hosts.
+        """
+        copies = self._host.hand_on(plan, dict(zip(parents, versions, strict=True)))
+        return bool(copies), copies
+
+    @ray.method
+    def train(
+        self,
+        plan: RoundPlan,
+        receivers: tuple[str, ...],
+        digests: Mapping[tuple[str, str], str],
+        parents: tuple[str, ...],
+        *given: Any,
+    ) -> Any:
         """Train this host's part of a plan.
 
         Args:
             plan: the round's plan.
             receivers: who adds up the updates of the devices here: their parents and cluster heads.
+            digests: of what devices hand on.
             parents: aggregating nodes of the devices here.
-            versions: the modules' versions at each of them, in the same order.
+            given: the modules' versions at each of them, in the same order; then what each host hands on.
 
         Returns:
             To be called with `num_returns=1 + len(receivers)`: the reports, then the devices' update for each receiver,
             which goes from here to the receiver's actor without passing the coordinator.
         """
-        reply = self._host.train(plan, dict(zip(parents, versions, strict=True)))
+        versions = dict(zip(parents, given, strict=False))
+        copies = {key: tensors for some in given[len(parents) :] for key, tensors in some.items()}
+        reply = self._host.train(plan, versions, HandedOn(copies, digests))
         updates = [reply.updates.get(receiver, Update.empty()) for receiver in receivers]
         reports: tuple[DeviceReport, ...] = reply.reports
         return (reports, *updates)

@@ -126,6 +126,11 @@ class TierLogic:
         references = {module: mine.get(module, known) for module, known in state.references.items()}
         return TierState({**state.versions, **own}, state.pending, state.rules, references)
 
+    def receive(self, state: TierState, versions: Mapping[str, Tensors]) -> TierState:
+        """Take over modules that this node lacked, whole: there is no version here that the parent's is a change of."""
+        references = {module: versions.get(module, known) for module, known in state.references.items()}
+        return TierState({**state.versions, **versions}, state.pending, state.rules, references)
+
     def _announced(self, state: TierState, version: Tensors, module: str, round_number: int) -> Tensors:
         """What this node and its children go on from."""
         if not self.config.federation.compress_down:

@@ -28,13 +28,14 @@ from .check_model import (
     kernels_are_odd,
     text_has_no_encoder,
 )
-from .check_network import gossip_has_modules, network_can_be_built
+from .check_network import gossip_has_modules, network_can_be_built, sharing_has_ways
 from .check_population import (
     device_classes_exist,
     group_names_are_unique,
     inputs_are_collected,
     nodes_have_children,
     nothing_is_named_twice,
+    somebody_begins,
     sources_are_used,
     sources_exist,
     tasks_are_executed,
@@ -52,6 +53,7 @@ from .root import Config
 
 _OF_CONFIG = (
     group_names_are_unique,
+    somebody_begins,
     nothing_is_named_twice,
     device_classes_exist,
     tasks_exist,
@@ -82,6 +84,7 @@ _OF_CONFIG = (
     what_goes_down_is_quantised,
     compressed_meet_every_round,
     gossip_has_modules,
+    sharing_has_ways,
 )
 _OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built)
 

@@ -23,6 +23,15 @@ def gossip_has_modules(config: Config) -> None:
     raise InputError("network.d2d.gossip_steps", f"{problem}; allowed: 0, or a cadence of device above 1")
 
 
+def sharing_has_ways(config: Config) -> None:
+    """What devices hand on may go over others."""
+    d2d = config.network.d2d if config.network else None
+    if d2d is not None and d2d.share and not d2d.relay:
+        raise InputError(
+            "network.d2d.share", "true given, but network.d2d.relay is false; allowed: false, or both true"
+        )
+
+
 def network_can_be_built(config: Config, tree: Tree) -> None:
     """Positions that do not fit, a channel of other nodes or one that is not installed: told by building it."""
     if config.network is not None:

@@ -17,6 +17,16 @@ def group_names_are_unique(config: Config) -> None:
             raise InputError(f"devices.{i}.name", f"{name!r} is given twice; allowed: a name of its own a group")
 
 
+def somebody_begins(config: Config) -> None:
+    """A federation that has nobody at first has nothing to do, and who joins after the end never takes part."""
+    for i, group in enumerate(config.devices):
+        if group.joins > config.rounds:
+            problem = f"{group.joins} given; allowed: 1 to {config.rounds}, the number of rounds"
+            raise InputError(f"devices.{i}.joins", problem)
+    if all(group.joins > 1 for group in config.devices):
+        raise InputError("devices.0.joins", f"{config.devices[0].joins} given; allowed: 1, for one group at least")
+
+
 def nothing_is_named_twice(config: Config) -> None:
     """Lists of modalities and tasks are sets in a chosen order."""
     lists = {f"devices.{i}.modalities": group.modalities for i, group in enumerate(config.devices)}

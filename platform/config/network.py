@@ -150,6 +150,9 @@ class D2D(Section):
     """Power of devices on these links; null for that of their class."""
     relay: bool = True
     """Updates and downloads go over other devices where that costs less, or where there is no other way."""
+    share: bool = False
+    """Devices get a module from another device that has it, where that costs less than from their access node. Needs
+    `relay`."""
     gossip_steps: int = Field(default=0, ge=0)
     """Cooperative training: so many steps of consensus among neighbours, each round, on modules that they keep because
     the cadence of `device` does not send them up."""

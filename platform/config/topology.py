@@ -22,6 +22,8 @@ class DeviceGroup(Section):
     """Tasks that the devices execute; each needs at least one of its inputs among `modalities`."""
     device_class: Name = "phone"
     """What the devices compute and send with, of `network.classes`; without a network it has no meaning."""
+    joins: int = Field(default=1, ge=1)
+    """Round from which the devices take part. They then fetch the modules that they lack, as does their fog node."""
 
 
 class Tier(Section):

@@ -10,7 +10,7 @@ A runner asks `plan`, carries orders and updates about, and tells the coordinato
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 
 from fogtune.platform.config import Config
@@ -23,43 +23,10 @@ from fogtune.platform.topology_build import build_tree
 from .adaptive import choose_cadences
 from .cooperation import Cooperation, cooperation
 from .costs import RoundCosts
-from .decisions import Wear, decide
+from .decisions import Devices, decide
+from .holdings import Holdings
 from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
-
-OWN = "own"
-"""Stamp of a module whose newest version is on the device itself."""
-
-
-@dataclass
-class CoordinatorState:
-    """What the coordinator remembers from round to round: small values only."""
-
-    round: int = 0
-    """Rounds concluded."""
-    stamps: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Aggregating node -> module -> round in which its version there was made."""
-    previous: dict[str, dict[str, int]] = field(default_factory=dict)
-    """The same of the version before."""
-    held: dict[str, dict[str, int | str]] = field(default_factory=dict)
-    """Device -> module -> stamp of the version that it fetched last, or OWN."""
-    experts: dict[str, list[int]] = field(default_factory=dict)
-    """Device -> experts that its samples used when it trained last."""
-    updates_lost: int = 0
-    """Planned updates that never arrived, over all rounds."""
-    ready_s: dict[str, float] = field(default_factory=dict)
-    """Node -> virtual time at which it can begin the next round; empty without a network, as are:"""
-    spent_j: dict[str, float] = field(default_factory=dict)
-    """Device -> energy that it has spent."""
-    trained: dict[str, int] = field(default_factory=dict)
-    """Device -> rounds in which it has trained."""
-    headed: dict[str, int] = field(default_factory=dict)
-    """Device -> rounds in which it was a cluster head."""
-    moved: dict[str, float] = field(default_factory=dict)
-    """Module -> its relative change a round when it was averaged last; empty without adaptive cadences, as are:"""
-    sent: dict[str, int] = field(default_factory=dict)
-    """Module -> round in which it was averaged last."""
-    cadences: dict[str, int] = field(default_factory=dict)
-    """Module -> its cadence as chosen last."""
+from .state import CoordinatorState
 
 
 class Coordinator:
@@ -71,12 +38,8 @@ class Coordinator:
         self.ownership: Ownership = own(config, self.tree)
         self.setup = setup
         self.costs = RoundCosts(config, self.tree, self.ownership, setup)
-        self.state = state or CoordinatorState(
-            stamps={
-                node: {m: 0 for m in self.ownership.subtree_modules(node) if self._reaches(m, node)}
-                for node in self.tree.aggregators
-            }
-        )
+        self._holdings = Holdings(config, self.tree, self.ownership)
+        self.state = state or self._holdings.at_the_start()
 
     def plan(self, round_number: int) -> RoundPlan:
         """Who trains what in a round, what each device fetches first and sends afterwards, and over whom.
@@ -86,22 +49,24 @@ class Coordinator:
         """
         config = self.config
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
-        orders = tuple(self._order(device, round_number) for device in self._participants(round_number))
-        personal, first = due and config.evaluation.personal, self._first(round_number)
+        first = self._holdings.lacking(self.state, round_number)
+        orders = tuple(self._order(device, round_number, first) for device in self._participants(round_number))
+        personal = due and config.evaluation.personal
         held_back, chosen = self._held_back(round_number)
+        plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
         if self.costs.network is None:
-            return RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
-        wear = Wear(self.state.headed, self.state.spent_j, self.state.trained)
+            return plan
+        state, joined = self.state, self._holdings.joined(round_number)
+        having = self._holdings.having(state, joined, first)
+        devices = Devices(frozenset(joined), having, state.headed, state.spent_j, state.trained)
         cooperating = partial(self._largest_cooperation, round_number)
-        decided = decide(
-            self.costs, self.costs.network, round_number, orders, first, self.state.ready_s, wear, cooperating
-        )
+        decided = decide(self.costs, self.costs.network, plan, state.ready_s, devices, cooperating)
         links = cooperating(decided.orders).links
         if not decided.orders:
             why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")
             raise RunFailed(round_number, f"no device can take part; {why}")
         decisions = (*chosen, *decided.decisions)
-        return RoundPlan(round_number, decided.orders, personal, due, first, held_back, decisions, links)
+        return replace(plan, orders=decided.orders, decisions=decisions, links=links)
 
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
@@ -145,38 +110,18 @@ class Coordinator:
 
     def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Remember what the devices now hold and used."""
-        answers = {report.device: report for report in reports if report.error is None}
-        for order in plan.orders:
-            report = answers.get(order.device)
-            if report is None:
-                self.state.updates_lost += 1
-                continue
-            held = self.state.held.setdefault(order.device, {})
-            parent = self.tree[order.device].parent or ""
-            for module in order.modules:
-                held[module] = OWN if module in report.kept else self.state.stamps[parent].get(module, 0)
-            self.state.experts[order.device] = list(report.experts)
+        self._holdings.note(self.state, plan, reports)
+        self.state.updates_lost += len(plan.orders) - sum(report.error is None for report in reports)
+        self.state.experts |= {report.device: list(report.experts) for report in reports if report.error is None}
 
     def descend(self, round_number: int, changed: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-        """Which new versions go down the tree after a round; notes the stamps of all new versions.
+        """Which new versions go down the tree after a round: aggregating node, from the top down -> modules.
 
         Args:
             round_number: the round.
             changed: aggregating node -> modules that it made a new version of.
-
-        Returns:
-            Aggregating node, from the top down -> modules that it takes over from its parent.
         """
-        adopted: dict[str, tuple[str, ...]] = {}
-        for node in reversed(self.tree.aggregators):
-            parent = self.tree[node].parent
-            if parent is not None:
-                new = {*changed.get(parent, ()), *adopted.get(parent, ())}
-                adopted[node] = tuple(module for module in self.state.stamps[node] if module in new)
-            for module in dict.fromkeys((*changed.get(node, ()), *adopted.get(node, ()))):
-                self.state.previous.setdefault(node, {})[module] = self.state.stamps[node][module]
-                self.state.stamps[node][module] = round_number
-        return adopted
+        return self._holdings.descend(self.state, round_number, changed)
 
     def conclude(
         self, plan: RoundPlan, ready_s: Mapping[str, float], spent_j: Mapping[str, float], moved: Mapping[str, float]
@@ -216,13 +161,6 @@ class Coordinator:
         kept = [DeviceReport(o.device, None, kept=tuple(m for m in o.modules if m not in o.upward)) for o in training]
         return cooperation(self.ownership, links, d2d.gossip_steps, kept)
 
-    def _first(self, round_number: int) -> dict[str, tuple[str, ...]]:
-        """Version 0 comes from the cloud, down to the lowest tier, before the first round."""
-        if round_number > 1:
-            return {}
-        held, nodes = self.state.stamps, [n for n in reversed(self.tree.aggregators) if self.tree[n].parent]
-        return {node: tuple(m for m in held[node] if m in held[self.tree[node].parent or ""]) for node in nodes}
-
     def _held_back(self, round_number: int) -> tuple[dict[str, tuple[str, ...]], tuple[Decision, ...]]:
         """By adaptive cadences: tier -> modules that are not sent on this round, and why."""
         adaptive, state = self.config.federation.adaptive, self.state
@@ -247,7 +185,7 @@ class Coordinator:
         return own * max(1, chosen // own)
 
     def _participants(self, round_number: int) -> tuple[str, ...]:
-        devices = self.tree.devices
+        devices = self._holdings.joined(round_number)
         share = self.config.federation.participation
         if share == 1.0:
             return devices
@@ -255,17 +193,13 @@ class Coordinator:
         chosen = generator.choice(len(devices), size=max(1, round(share * len(devices))), replace=False)
         return tuple(devices[i] for i in sorted(chosen))
 
-    def _order(self, device: str, round_number: int) -> DeviceOrder:
+    def _order(self, device: str, round_number: int, first: Mapping[str, Sequence[str]]) -> DeviceOrder:
         experts = self._experts(device, round_number)
         idle = {f"expert/{k}" for k in self._all_experts() if k not in experts}
         modules = tuple(m for m in self.ownership.modules_of[device] if m not in idle)
-        held = self.state.held.get(device, {})
-        parent = self.tree[device].parent or ""
-        available = self.state.stamps[parent]
-        fetched = tuple(m for m in modules if m in available and held.get(m) not in (OWN, available[m]))
+        fetched, known = self._holdings.fetched(self.state, device, modules, first)
         upward = tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
-        before = self.state.previous.get(parent, {})
-        changes = tuple(m for m in fetched if m in before and held.get(m) == before[m] and self.costs.as_changes(m))
+        changes = tuple(module for module in known if self.costs.as_changes(module))
         return DeviceOrder(device, modules, experts, fetched, upward, changes)
 
     def _experts(self, device: str, round_number: int) -> tuple[int, ...]:
@@ -281,9 +215,6 @@ class Coordinator:
 
     def _all_experts(self) -> tuple[int, ...]:
         return tuple(range(self.config.model.experts.count)) if self.config.model.experts else ()
-
-    def _reaches(self, module: str, node: str) -> bool:
-        return self.ownership.reaches(module, self.tree[node].tier)
 
 
 def _some(items: Sequence[str], separator: str) -> str:

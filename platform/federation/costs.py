@@ -17,8 +17,9 @@ from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
 from .messages import DeviceOrder, Setup, Workload
-from .script import Moves, Retries, ScriptWriter, Sizes
+from .script import Moves, ScriptWriter
 from .sizes import message_bytes
+from .transfers import Retries, Sizes
 
 
 class RoundCosts:

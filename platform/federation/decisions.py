@@ -2,7 +2,7 @@
 
 They are taken before the round by playing its script with what everyone may send at most, on this round's channel. A
 device sits out that has no way up, whose update would come after the deadline, or whose battery would not last; ways
-are then decided anew, for those who sit out neither relay nor head.
+are then decided anew, for those who sit out neither relay, nor head, nor hand anything on.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fogtune.platform.network.actions import Cost, Script, spent
+from fogtune.platform.network.downloads import Source, handed_on, over_relays
 from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.network.routing import Cell, Way, elect_heads, ways_up
 
 from .cooperation import Cooperation
 from .costs import RoundCosts
-from .messages import Decision, DeviceOrder
+from .messages import Decision, DeviceOrder, RoundPlan
 from .script import Moves
 
 
@@ -30,9 +31,12 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class Wear:
-    """What earlier rounds have cost the devices."""
+class Devices:
+    """What earlier rounds have left of the devices that have joined."""
 
+    joined: frozenset[str]
+    having: Mapping[str, frozenset[str]]
+    """Module -> devices that still have their parent's newest version."""
     headed: Mapping[str, int]
     """Device -> rounds in which it was a head."""
     spent_j: Mapping[str, float]
@@ -44,11 +48,9 @@ class Wear:
 def decide(
     costs: RoundCosts,
     network: NetworkModel,
-    round_number: int,
-    orders: Sequence[DeviceOrder],
-    first: Mapping[str, Sequence[str]],
+    plan: RoundPlan,
     ready_s: Mapping[str, float],
-    wear: Wear,
+    devices: Devices,
     cooperating: Callable[[Sequence[DeviceOrder]], Cooperation],
 ) -> Decided:
     """The orders of a round as the network allows them.
@@ -56,29 +58,27 @@ def decide(
     Args:
         costs: writes and plays scripts.
         network: the run's network.
-        round_number: the round.
-        orders: what each participant is to do, without ways.
-        first: node -> modules that come down to it before anything else.
+        plan: of the round; its orders are without ways.
         ready_s: node -> virtual time at which it begins the round.
-        wear: of the devices.
+        devices: what they have and have spent.
         cooperating: orders -> the most that their devices may average.
     """
     out: dict[str, str] = {}
     while True:
-        left = [order for order in orders if order.device not in out]
-        routed = _routed(costs, network, round_number, left, out, wear)
-        out |= {o.device: _no_way(network, round_number, o.device) for o in left if o.device not in routed}
+        left = [order for order in plan.orders if order.device not in out]
+        routed = _routed(costs, network, plan.round, left, devices.joined - out.keys(), devices)
+        out |= {o.device: _no_way(network, plan.round, o.device) for o in left if o.device not in routed}
         going = [routed[order.device] for order in left if order.device in routed]
         moves = Moves({o.device: o.upward for o in going}, {}, {}, cooperating(going))
-        script = costs.script(round_number, going, moves, first, wear.trained)
-        played, _ = costs.play(round_number, script, ready_s)
-        late = _late(network, going, script, played, ready_s) | _empty(network, script, played, wear)
+        script = costs.script(plan.round, going, moves, plan.first, devices.trained)
+        played, _ = costs.play(plan.round, script, ready_s)
+        late = _late(network, going, script, played, ready_s) | _empty(network, script, played, devices)
         if not late:
             break
         out |= late
     going = [replace(o, lost=_lost(network, script.lost[o.device])) if o.device in script.lost else o for o in going]
     reasons = [Decision(device, "sits out", why) for device, why in out.items()]
-    return Decided(tuple(going), (*reasons, *(d for order in going for d in _way_decisions(order))))
+    return Decided(tuple(going), (*reasons, *(d for order in going for d in _way_decisions(order, network))))
 
 
 def _routed(
@@ -86,8 +86,8 @@ def _routed(
     network: NetworkModel,
     round_number: int,
     orders: Sequence[DeviceOrder],
-    out: Collection[str],
-    wear: Wear,
+    awake: Collection[str],
+    devices: Devices,
 ) -> dict[str, DeviceOrder]:
     """Orders with their ways; those without a way are left out."""
     d2d = network.network.d2d
@@ -96,21 +96,42 @@ def _routed(
         by_cell.setdefault(network.sites.access[order.device], []).append(order)
     result: dict[str, DeviceOrder] = {}
     for access, some in by_cell.items():
-        awake = [device for device in network.sites.cells[access] if device not in out]
-        cell = Cell.of(network, round_number, access, awake)
+        cell = Cell.of(network, round_number, access, [d for d in network.sites.cells[access] if d in awake])
         relay = d2d is not None and d2d.relay
         ways = ways_up(cell, relay)
         if d2d is not None and d2d.heads:
-            bits, worn = costs.update_bits(some), _worn(network, some, wear)
+            bits, worn = costs.update_bits(some), _worn(network, some, devices)
             ways = elect_heads(cell, ways, bits, costs.sum_bits(some), worn, relay)
         hearing = cell.down if relay else cell.hears
         reached = [order for order in some if order.device in ways and order.device in hearing]
-        result |= {order.device: _on_its_way(order, ways[order.device], cell) for order in reached}
+        found = _sources(cell, reached, devices.having, d2d.share) if d2d is not None and d2d.relay else {}
+        result |= {o.device: _on_its_way(o, ways[o.device], found.get(o.device, {})) for o in reached}
     return _with_heads(result)
 
 
-def _on_its_way(order: DeviceOrder, way: Way, cell: Cell) -> DeviceOrder:
-    return replace(order, relays=way.relays, head=way.head, down=cell.down[order.device])
+def _sources(
+    cell: Cell, orders: Sequence[DeviceOrder], having: Mapping[str, frozenset[str]], share: bool
+) -> dict[str, dict[str, Source]]:
+    """Device -> module -> whence it gets it, if not from the broadcast. Changes come before whole versions, so those
+    who get the one may hand on the other."""
+    found: dict[str, dict[str, Source]] = {}
+    known: dict[tuple[frozenset[str], frozenset[str]], dict[str, Source]] = {}
+    for module in dict.fromkeys(module for order in orders for module in order.fetched):
+        has = having.get(module, frozenset())
+        updating = frozenset(order.device for order in orders if module in order.changes)
+        beginning = frozenset(order.device for order in orders if module in order.fetched) - updating
+        for wanting in (updating, beginning):
+            if wanting and (wanting, has) not in known:
+                known[wanting, has] = handed_on(cell, wanting, has) if share else over_relays(cell, wanting)
+            for device, source in known.get((wanting, has), {}).items():
+                if source:
+                    found.setdefault(device, {})[module] = source
+            has |= wanting
+    return found
+
+
+def _on_its_way(order: DeviceOrder, way: Way, found: Mapping[str, Source]) -> DeviceOrder:
+    return replace(order, relays=way.relays, head=way.head, sources=found)
 
 
 def _with_heads(orders: dict[str, DeviceOrder]) -> dict[str, DeviceOrder]:
@@ -118,13 +139,13 @@ def _with_heads(orders: dict[str, DeviceOrder]) -> dict[str, DeviceOrder]:
     return {device: replace(o, head=device) if device in heads else o for device, o in orders.items()}
 
 
-def _worn(network: NetworkModel, orders: Sequence[DeviceOrder], wear: Wear) -> dict[str, float]:
+def _worn(network: NetworkModel, orders: Sequence[DeviceOrder], devices: Devices) -> dict[str, float]:
     """How often each was a head, over the share of its charge that it has left."""
     worn = {}
     for order in orders:
         battery_j = network.battery_j(order.device)
-        left = 1.0 if battery_j is None else max(1e-3, 1 - wear.spent_j.get(order.device, 0.0) / battery_j)
-        worn[order.device] = wear.headed.get(order.device, 0) / left
+        left = 1.0 if battery_j is None else max(1e-3, 1 - devices.spent_j.get(order.device, 0.0) / battery_j)
+        worn[order.device] = devices.headed.get(order.device, 0) / left
     return worn
 
 
@@ -152,14 +173,14 @@ def _late(
     }
 
 
-def _empty(network: NetworkModel, script: Script, played: Sequence[Cost], wear: Wear) -> dict[str, str]:
+def _empty(network: NetworkModel, script: Script, played: Sequence[Cost], devices: Devices) -> dict[str, str]:
     """Those whose battery would not last for the round."""
     empty = {}
     for device, takes_j in spent(script, played).items():
         battery_j = network.battery_j(device) if device in network.sites.access else None
         if battery_j is None:
             continue
-        left_j = battery_j - wear.spent_j.get(device, 0.0)
+        left_j = battery_j - devices.spent_j.get(device, 0.0)
         if takes_j > left_j:
             takes = f"the round would take {takes_j:.3g} J"
             empty[device] = f"{takes}, its battery has {max(left_j, 0.0):.3g} J of {battery_j:g} J left"
@@ -179,10 +200,18 @@ def _lost(network: NetworkModel, link: str) -> str:
     return f"lost on its way from {link}: {network.network.radio.attempts} attempts in vain"
 
 
-def _way_decisions(order: DeviceOrder) -> list[Decision]:
+def _way_decisions(order: DeviceOrder, network: NetworkModel) -> list[Decision]:
+    access = network.sites.access[order.device]
+    from_others: dict[str, list[str]] = {}
+    for module, source in order.sources.items():
+        if source[-1] != access:
+            from_others.setdefault(source[-1], []).append(module)
+    found = [
+        Decision(order.device, "is handed on", f"{', '.join(modules)} from {holder}: cheaper than from {access}")
+        for holder, modules in from_others.items()
+    ]
     if not order.upward:
-        return []
-    found = []
+        return found
     over = f" over {', '.join(order.relays)}" if order.relays else ""
     if order.head not in (None, order.device):
         found.append(

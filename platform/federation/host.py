@@ -17,14 +17,13 @@ from fogtune.platform.aggregation import (
     ModuleSum,
     Tensors,
     Update,
-    UpdateRejected,
     control_name,
     fixed,
     is_control,
 )
 from fogtune.platform.aggregation.requantise import requantised
 from fogtune.platform.config import Config, Scaffold
-from fogtune.platform.errors import InputError
+from fogtune.platform.errors import FogTuneError, InputError
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
 from fogtune.platform.learning.flops import SampleFlops, sample_flops
 from fogtune.platform.learning.local import train
@@ -32,6 +31,7 @@ from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
 from .cooperation import Cooperation, Disagreement, Values, average
+from .handing_on import HandedOn, handed_on, received
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
 from .sending import prepare
 
@@ -93,12 +93,28 @@ class DeviceHost:
             result[device] = tuple(loads)
         return result
 
-    def train(self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]]) -> HostReply:
+    def hand_on(self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]]) -> dict[tuple[str, str], Tensors]:
+        """(device here, module) -> its copy, which other devices get in a round."""
+        return {
+            (device, module): versions[parent][module]
+            for parent, holders in handed_on(plan, self.bench.tree).items()
+            for module, devices in holders.items()
+            for device in devices
+            if device in self.states
+        }
+
+    def train(
+        self,
+        plan: RoundPlan,
+        versions: Mapping[str, Mapping[str, Tensors]],
+        handed: HandedOn = HandedOn(),  # noqa: B008 (frozen)
+    ) -> HostReply:
         """Train those of the plan's devices that live here.
 
         Args:
             plan: the round's plan.
             versions: parent node -> module -> the version that its devices start from.
+            handed: what devices anywhere give others.
         """
         updates: dict[str, Update] = {}
         reports = []
@@ -111,12 +127,13 @@ class DeviceHost:
                 continue
             parent = self.bench.tree[order.device].parent or ""
             try:
-                update, state, report = self._train_one(plan, order, versions[parent])
+                found = received(order, self.bench.tree, versions[parent], handed)
+                update, state, report = self._train_one(plan, order, found)
             except InputError:
                 raise  # the run as configured cannot work
             except Exception as error:  # a failed participant is a value in the reply
                 reason = " ".join(str(error).split())[:300]
-                if not isinstance(error, UpdateRejected):
+                if not isinstance(error, FogTuneError):
                     log.exception("round %d: device %s failed", plan.round, order.device)
                     reason = f"{type(error).__name__}: {reason}"
                 reports.append(DeviceReport(order.device, reason))

@@ -22,6 +22,7 @@ from .accounting import Accountant
 from .cooperation import Disagreement
 from .coordinator import Coordinator
 from .evaluating import evaluation_jobs
+from .handing_on import HandedOn, digests, handed_on
 from .host import DeviceHost
 from .messages import Setup
 from .snapshot import Snapshot
@@ -96,7 +97,14 @@ class LocalRunner:
         started = time.perf_counter()
         coordinator, tree = self._coordinator, self._coordinator.tree
         plan = coordinator.plan(number)
-        reply = self._host.train(plan, {node: state.versions for node, state in self._states.items()})
+        for node, modules in plan.first.items():
+            above = self._states[tree[node].parent or ""].versions
+            self._states[node] = self._logic[node].receive(self._states[node], {m: above[m] for m in modules})
+        versions = {node: state.versions for node, state in self._states.items()}
+        known: dict[tuple[str, str], str] = {}
+        for node, holders in handed_on(plan, tree).items():
+            known |= digests(node, versions[node], holders)
+        reply = self._host.train(plan, versions, HandedOn(self._host.hand_on(plan, versions), known))
         reports = coordinator.heard(plan, reply.reports)
         self._host.take_back(report.device for report in reports if report.error is not None)
         coordinator.admit(plan, reports)

@@ -27,8 +27,9 @@ class DeviceOrder:
     """Devices over which its update goes to its access node, or its head, from its side; none if it goes directly."""
     head: str | None = None
     """Cluster head that adds its update to others, before they go up together; itself, if it is one. Null for none."""
-    down: tuple[str, ...] = ()
-    """Devices over which its downloads come, from its side; none if it hears its access node itself."""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Module fetched -> nodes over which it comes, from its side; the last, a device or the access node, has it. It
+    hears the access node's broadcast of those that are left out."""
     lost: str | None = None
     """Why its update will not arrive, in one line; it sends it all the same."""
 
@@ -44,7 +45,7 @@ class Decision:
     about: str
     """Device or module."""
     what: str
-    """`sits out`, `is relayed`, `is headed`, `is lost`, `is held back`."""
+    """`sits out`, `is relayed`, `is headed`, `is lost`, `is held back`, `is handed on`."""
     why: str
     """In one line, with the figures."""
 
@@ -72,7 +73,7 @@ class RoundPlan:
     evaluate: bool
     """Whether the global model is evaluated at the end."""
     first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Aggregating node, from the top down -> modules that its parent gives it before anything else."""
+    """Aggregating node, from the top down -> modules that it lacks: its parent gives it those before anything else."""
     held_back: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Tier -> modules that its nodes do not send upward, though their own cadence would have it."""
     decisions: tuple[Decision, ...] = ()

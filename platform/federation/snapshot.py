@@ -11,8 +11,8 @@ import torch
 from fogtune.platform.aggregation import ModuleSum, Tensors
 from fogtune.platform.aggregation.tier import TierState
 
-from .coordinator import CoordinatorState
 from .host import DeviceState
+from .state import CoordinatorState
 
 SEPARATOR = "|"
 """Between the parts of a flat key; node, module and tensor names do not contain it."""

@@ -30,6 +30,14 @@ HEADED = "network.d2d={heads: true, gossip_steps: 1, range_m: 1000}"
 HEADED_ONLY = "network.d2d={heads: true, range_m: 1000}"
 SMALL = "federation.compression=[{kind: skip, threshold: 0.02}, {kind: quantise, bits: 4}]"
 GOSSIPED = 'federation.modules=[{"match": "head/*", "cadence": {"device": 2, "fog": 2}, "compression": []}]'
+LATE = (
+    "seed=2",
+    "devices.1.joins=2",
+    "network={placement: {radius_m: 150, spread_m: 5}, channel: {kind: log-distance, shadowing_db: 12}, "
+    "radio: {fading: none, least_snr_db: -20}, d2d: {share: true}}",
+)
+"""Readers that come in round 2; they stand in the shadow of something."""
+STAR = ("topology.tiers=[]", "network.placement.access_points=2")
 
 
 def rounds(runner: Runner, count: int) -> tuple[list[RoundRecord], list[list[LedgerRow]], Snapshot]:
@@ -58,8 +66,10 @@ def same_bits(ours: Snapshot, theirs: Snapshot) -> bool:
         (SAMPLED, "federation.rule.kind=fedyogi", "execution.devices_per_actor=2"),  # 3 hosts
         (DEEP, 'federation.modules=[{"match": "head/*", "scope": "device"}]', "execution.devices_per_actor=1"),
         (NETWORK, HEADED, SMALL, GOSSIPED, "federation.compress_down=true", "federation.adaptive={}"),
+        (*LATE, "execution.devices_per_actor=1"),
+        (*LATE, *STAR),
     ],
-    ids=["auto", "1-host", "3-hosts", "one-a-device", "network"],
+    ids=["auto", "1-host", "3-hosts", "one-a-device", "network", "late", "late-star"],
 )
 def test_ray_gives_the_bits_of_one_process(
     tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...], request: pytest.FixtureRequest
@@ -69,6 +79,8 @@ def test_ray_gives_the_bits_of_one_process(
     distributed = rounds(RayRunner(config, f"bits-{request.node.callspec.id}"), 2)
     assert distributed[:2] == local[:2]
     assert same_bits(distributed[2], local[2])
+    if changes[:3] == LATE:
+        assert "is handed on" in {decision["what"] for decision in local[0][1].decisions}
 
 
 def test_actors_read_like_the_federation(tiny: MakeConfig, shared_ray: None) -> None:

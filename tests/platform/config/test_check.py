@@ -65,6 +65,15 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
             ["devices.0.modalities=[text, text]"],
             "devices.0.modalities.1: 'text' is given twice; allowed: each name once",
         ),
+        (["devices.1.joins=11"], "devices.1.joins: 11 given; allowed: 1 to 8, the number of rounds"),
+        (
+            [f"devices.{i}.joins=2" for i in range(3)],
+            "devices.0.joins: 2 given; allowed: 1, for one group at least",
+        ),
+        (
+            ["network.d2d={share: true, relay: false}"],
+            "network.d2d.share: true given, but network.d2d.relay is false; allowed: false, or both true",
+        ),
         (["devices.1.tasks=[side, side]"], "devices.1.tasks.1: 'side' is given twice; allowed: each name once"),
         (["tasks.vqa.inputs=[text, text]"], "tasks.vqa.inputs.1: 'text' is given twice; allowed: each name once"),
         (["devices.1.tasks.1=sides"], "devices.1.tasks.1: 'sides' is no task; allowed: vqa, exercise, side, topic"),

@@ -107,18 +107,18 @@ def test_the_round_adds_up_its_rows(ran: Ran) -> None:
         assert result.record.modules_moved == by_module
 
 
-def test_version_0_comes_down_from_the_cloud_to_who_owns_it(ran: Ran) -> None:
+def test_version_0_is_not_sent_and_new_versions_come_down_to_who_owns_them(ran: Ran) -> None:
     first = [row for row in ran.rows if row.round == 1]
-    down = {
+    assert not [row for row in first if row.kind == "downlink"]
+    down = Counter(
         (r.source, r.target, r.module) for r in first if r.kind == "backhaul" and ran.tree[r.target].parent == r.source
-    }
+    )
+    assert set(down.values()) == {1}
     for node in ("region-0", "region-1", "fog-0", "fog-1"):
         parent = ran.tree[node].parent or ""
-        expected = {m for m in ran.ownership.subtree_modules(node) if not m.startswith("head/")}
-        assert {module for source, target, module in down if (source, target) == (parent, node)} == expected
-    # Once as version 0 and once more as the round's result, where anybody below the cloud had trained it.
-    copies = Counter((r.target, r.module) for r in first if r.kind == "backhaul" and r.source == "cloud")
-    assert copies["region-0", "adapter/fusion"] == 2
+        owned = {m for m in ran.ownership.subtree_modules(node) if not m.startswith("head/")}
+        moved = {module for source, target, module in down if (source, target) == (parent, node)}
+        assert {m for m in owned if not m.startswith("expert/")} <= moved <= owned  # some experts are used by nobody
 
 
 def test_a_device_that_holds_the_newest_version_fetches_nothing(tiny: MakeConfig) -> None:
@@ -145,12 +145,14 @@ def test_scaffolds_variates_are_paid_for(tiny: MakeConfig) -> None:
 def test_who_has_the_version_before_gets_a_new_one_as_its_change(tiny: MakeConfig) -> None:
     quantised = 'federation.compression=[{"kind": "quantise"}]'
     for down in (False, True):
-        config = tiny(quantised, f"federation.compress_down={str(down).lower()}")
-        runner = LocalRunner(config)
-        results = [runner.round(number) for number in (1, 2)]
+        runner = LocalRunner(tiny(quantised, f"federation.compress_down={str(down).lower()}"))
+        whole = {module: len(save(tensors)) for module, tensors in runner.setup.initial.items()}
+        assert not [row for row in runner.round(1).rows if row.kind == "downlink"]
+        sizes = {row.module: row.bytes for row in runner.round(2).rows if row.kind == "downlink"}
         runner.close()
-        sizes = [{r.module: r.bytes for r in result.rows if r.kind == "downlink"} for result in results]
-        smaller = {module for module in sizes[1] if sizes[1][module] < sizes[0][module]}
-        whole = {module for module in sizes[1] if sizes[1][module] == sizes[0][module]}
-        assert smaller == ({m for m in sizes[1] if not m.startswith("statistics/")} if down else set())
-        assert whole == {m for m in sizes[1] if m not in smaller}
+        assert len(sizes) > 5
+        for module, size in sizes.items():
+            if down and not module.startswith("statistics/"):
+                assert size < whole[module]
+            else:
+                assert size == whole[module]

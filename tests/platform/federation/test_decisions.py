@@ -65,7 +65,10 @@ def coordinate(*overrides: str, readers: int = 4, flops: Mapping[str, float] | N
     assert message_bytes(initial[HEAD]) == MEGABIT
     loads = {f"{g.name}-{i}": 100.0 for g in config.devices for i in range(g.count)} | {**(flops or {})}
     workloads = {device: (Workload(1, operations, 0),) for device, operations in loads.items()}
-    return Coordinator(config, Setup(initial, {"topic": 1}, {}, None, workloads))
+    coordinator = Coordinator(config, Setup(initial, {"topic": 1}, {}, None, workloads))
+    for stamps in coordinator.state.stamps.values():  # so that there is something to fetch in round 1
+        stamps[HEAD] = -1
+    return coordinator
 
 
 def participants(plan: RoundPlan) -> list[str]:
@@ -249,8 +252,8 @@ class TestRelays:
         coordinator = coordinate(*QUIET_ONE, D2D)
         plan = coordinator.plan(1)
         reader, sensor = plan.orders
-        assert (reader.relays, reader.head, reader.down) == ((), None, ())
-        assert (sensor.relays, sensor.head, sensor.down) == (("reader-0",), None, ())  # it hears its node
+        assert (reader.relays, reader.head, reader.sources) == ((), None, {})
+        assert (sensor.relays, sensor.head, sensor.sources) == (("reader-0",), None, {})  # it hears its node
         assert reasons(plan) == {"sensor-0": "is relayed: its update goes up over reader-0: the cheapest way"}
 
     def test_its_hops_and_bytes_are_booked(self) -> None:
@@ -308,7 +311,7 @@ class TestRelays:
         coordinator = coordinate(*spread, least, 'network.d2d={"band_hz": 1e3, "range_m": 1e4}')
         plan = coordinator.plan(1)
         (order,) = (order for order in plan.orders if order.device == worst)
-        assert order.down == order.relays != ()
+        assert order.sources[HEAD] == (*order.relays, "fog-0") != ("fog-0",)
         way = [order.device, *order.relays, "fog-0"]
         hops = len(way) - 1
         booked = {(r.kind, r.source, r.target, r.hops, r.bytes) for r in book(coordinator, plan).rows}

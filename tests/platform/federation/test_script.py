@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from fogtune.platform.federation.messages import DeviceOrder
-from fogtune.platform.federation.script import Moves, Retries, ScriptWriter, Sizes
+from fogtune.platform.federation.script import Moves, ScriptWriter
+from fogtune.platform.federation.transfers import Retries, Sizes
 from fogtune.platform.network.actions import Action, Script
 from fogtune.platform.topology import Node, Tree
 
@@ -47,9 +48,13 @@ def order(
     head: str | None = None,
     down: Sequence[str] = (),
     changes: Sequence[str] = (),
+    sources: Mapping[str, Sequence[str]] | None = None,
 ) -> DeviceOrder:
-    over, back, new = tuple(relays), tuple(down), tuple(changes)
-    return DeviceOrder(device, BOTH, (), tuple(fetched), BOTH, changes=new, relays=over, head=head, down=back)
+    """`down`: devices over which all downloads come from fog-0."""
+    over, new = tuple(relays), tuple(changes)
+    given = sources or (dict.fromkeys(fetched, (*down, "fog-0")) if down else {})
+    whence = {module: tuple(source) for module, source in given.items()}
+    return DeviceOrder(device, BOTH, (), tuple(fetched), BOTH, changes=new, relays=over, head=head, sources=whence)
 
 
 def write(
@@ -112,8 +117,36 @@ class TestDownloads:
     def test_a_change_comes_over_other_devices_too(self) -> None:
         script = write(order("a", BOTH, down="b", changes=HEAD))
         assert lines(script) == [
-            ("downlink", ("fog-0", "b"), "adapter 5 head 1", ()),
-            ("d2d", ("b", "a"), "adapter 5 head 1", (0,)),
+            ("downlink", ("fog-0", "b"), "head 1", ()),
+            ("d2d", ("b", "a"), "head 1", (0,)),
+            ("downlink", ("fog-0", "b"), "adapter 5", ()),
+            ("d2d", ("b", "a"), "adapter 5", (2,)),
+        ]
+
+    def test_a_device_hands_on_what_it_has_heard(self) -> None:
+        script = write(order("a", BOTH, sources={"head": "b"}), order("b", BOTH), flops={"a": 1.0})
+        assert lines(script) == [
+            ("downlink", ("fog-0", "b"), "head 3", ()),
+            ("downlink", ("fog-0", "a", "b"), "adapter 5", (0,)),
+            ("d2d", ("b", "a"), "head 3", (0,)),
+            ("compute", ("a", "a"), "", (1, 2)),
+        ]
+
+    def test_and_what_it_had_before_over_others_too(self) -> None:
+        script = write(order("a", BOTH, sources=dict.fromkeys(BOTH, ("b", "c"))), order("c"))
+        assert lines(script) == [
+            ("d2d", ("c", "b"), "adapter 5 head 3", ()),
+            ("d2d", ("b", "a"), "adapter 5 head 3", (0,)),
+        ]
+        assert [action.hops for action in script.actions] == [2, 2]
+
+    def test_whole_versions_come_from_those_who_were_given_changes_by_others(self) -> None:
+        late = order("a", HEAD, sources={"head": "b"})
+        updating = order("b", HEAD, changes=HEAD, sources={"head": "c"}), order("c", HEAD, changes=HEAD)
+        assert lines(write(late, *updating)) == [
+            ("downlink", ("fog-0", "c"), "head 1", ()),
+            ("d2d", ("c", "b"), "head 1", (0,)),
+            ("d2d", ("b", "a"), "head 3", (1,)),
         ]
 
     def test_an_access_point_is_sent_changes_where_nobody_needs_more(self) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from fogtune.platform.aggregation import ModuleSum
 from fogtune.platform.aggregation.tier import TierState
-from fogtune.platform.federation.coordinator import OWN, CoordinatorState
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.snapshot import Snapshot
+from fogtune.platform.federation.state import OWN, CoordinatorState
 
 Named = Mapping[str, Mapping[str, torch.Tensor]]
 

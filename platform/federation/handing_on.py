@@ -1,0 +1,82 @@
+"""Modules that devices get from each other: what the one gives, and what the other makes sure of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from fogtune.platform.aggregation import Tensors
+from fogtune.platform.errors import FogTuneError
+from fogtune.platform.topology import DEVICE, Tree
+
+from .messages import DeviceOrder, RoundPlan
+
+Copies = Mapping[tuple[str, str], Tensors]
+"""(device that has it, module) -> its copy."""
+
+
+@dataclass(frozen=True)
+class HandedOn:
+    """What devices give each other in a round."""
+
+    copies: Copies = field(default_factory=dict)
+    digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(aggregating node, module) -> sha256 of its version, which devices learn from the node itself."""
+
+
+class CopyRefused(FogTuneError):
+    """A copy of a module that another device handed on is not what it should be."""
+
+
+def digest(tensors: Tensors) -> str:
+    """sha256 over names, shapes and values, in the order of the names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def digests(node: str, versions: Mapping[str, Tensors], modules: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Of some of a node's versions."""
+    return {(node, module): digest(versions[module]) for module in modules}
+
+
+def handed_on(plan: RoundPlan, tree: Tree) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Aggregating node -> module -> devices below the node from which others get the module in a round."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for order in plan.orders:
+        for module, source in order.sources.items():
+            if tree[source[-1]].tier == DEVICE:
+                of_node = found.setdefault(tree[order.device].parent or "", {})
+                of_node[module] = tuple(dict.fromkeys((*of_node.get(module, ()), source[-1])))
+    return found
+
+
+def received(order: DeviceOrder, tree: Tree, versions: Mapping[str, Tensors], handed: HandedOn) -> dict[str, Tensors]:
+    """What a device starts from: its parent's versions, of which some are other devices' copies.
+
+    Args:
+        order: the device's.
+        tree: of the federation.
+        versions: module -> the parent's version.
+        handed: what devices give each other.
+
+    Raises:
+        CopyRefused: a copy has not come, or is not the parent's version.
+    """
+    found, parent = dict(versions), tree[order.device].parent or ""
+    for module, source in order.sources.items():
+        holder = source[-1]
+        if tree[holder].tier != DEVICE:
+            continue
+        if (holder, module) not in handed.copies:
+            raise CopyRefused(f"{module} has not come from {holder}")
+        found[module] = handed.copies[holder, module]
+        if digest(found[module]) != handed.digests[parent, module]:
+            raise CopyRefused(f"{module} as {holder} has it is not the version of {parent}: its sha256 differs")
+    return found
