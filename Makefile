@@ -40,8 +40,9 @@ check: setup  ## lint, format, types, import contracts, generated docs
 	@$(BIN)/fogtune config reference | diff -u docs/configuration.md - \
 	  || { echo "docs/configuration.md is not what the code says; run make docs"; exit 1; }
 
-results: setup  ## the table of docs/results.md: the default beside its baselines over three seeds (an hour)
+results: setup  ## the tables of docs/results.md and docs/pareto.md (three hours)
 	$(BIN)/python benchmarks/accuracy.py --out docs/results.md
+	$(BIN)/python benchmarks/pareto.py --out docs/pareto.md
 
 docs: setup  ## write the generated pages of docs/
 	$(BIN)/fogtune config reference > .venv/configuration.md

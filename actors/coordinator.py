@@ -31,7 +31,7 @@ from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.evaluating import evaluation_jobs
-from fogtune.platform.federation.handing_on import digests, handed_on
+from fogtune.platform.federation.handing_on import digests, holders_of
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
@@ -185,7 +185,7 @@ class CoordinatorActor:
     def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], list[Any]]:
         """What devices hand on to others: digests as their parents give them, and references to the copies."""
         tree, known, asked = self._coordinator.tree, dict[tuple[str, str], str](), []
-        holders = handed_on(plan, tree)
+        holders = holders_of(plan, tree)
         for node, modules in holders.items():
             if node == CLOUD:
                 known |= digests(CLOUD, self._cloud_state.versions, modules)

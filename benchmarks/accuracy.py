@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
+
+from tables import spread, write_between_marks
 
 import fogtune
 from fogtune.pipelines.repeated import completed_run
@@ -35,7 +37,7 @@ def main() -> None:
             table = markdown(rows)
             print(table, flush=True)
             if options.out:
-                write_between_marks(options.out, table)
+                write_between_marks(options.out, "benchmarks/accuracy.py", table)
 
 
 def completed(preset: str, seed: int, runs: Path) -> RunInfo:
@@ -67,20 +69,6 @@ def percent(info: RunInfo, task: str) -> float:
     """A task's first metric, times 100."""
     found = headline(info.summary.tasks[task])
     return 100 * found[1] if found else float("nan")
-
-
-def spread(values: list[float]) -> str:
-    """`77.1 ± 0.8`."""
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-
-def write_between_marks(path: Path, table: str) -> None:
-    """Replace what stands between the marks in the page; the prose around it is written by hand."""
-    begin, end = "<!-- table: benchmarks/accuracy.py -->\n", "<!-- end of table -->\n"
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    path.write_text(before + begin + table + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

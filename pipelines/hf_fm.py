@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from fogtune.platform.config import (
     D2D,
-    Adaptive,
     Backhaul,
     Config,
     DeviceClass,
@@ -74,20 +73,17 @@ METHODS: dict[str, Callable[[], Config]] = {
 
 
 def pareto() -> Config:
-    """The default over a slow network, made cheap: fewer rounds, small updates, cluster heads, adaptive cadences."""
+    """The default over the same network, made cheap: small batches, changes of 4 bits up and down, cluster heads, and
+    devices that hand on what they have."""
     config = default()
+    compressed = {"compression": (Quantise(kind="quantise", bits=4),), "compress_down": True}
     return config.model_copy(
         update={
             "name": "pareto",
-            "rounds": 11,
-            "network": corrected_network(paper_d2d()),
-            "federation": config.federation.model_copy(
-                update={
-                    "compression": (Quantise(kind="quantise", bits=4),),
-                    "compress_down": True,
-                    "adaptive": Adaptive(budget=0.5),
-                }
-            ),
-            "evaluation": Evaluation(every=2),
+            "rounds": 16,
+            "network": corrected_network(paper_d2d().model_copy(update={"share": True})),
+            "local": config.local.model_copy(update={"batch_size": 4}),
+            "federation": config.federation.model_copy(update=compressed),
+            "evaluation": Evaluation(every=1),
         }
     )

@@ -26,6 +26,8 @@ class Ownership:
     """Device -> the modules that it trains, in order."""
     owners_of: Mapping[str, tuple[str, ...]]
     """Module -> the devices that train it, in the tree's order."""
+    begins_of: Mapping[str, Mapping[str, int]]
+    """Device -> module -> round from which the device trains it."""
     tiers: tuple[str, ...]
     """From the top: `("cloud", "fog", "device")`."""
     scopes: Mapping[str, str]
@@ -78,6 +80,7 @@ def own(config: Config, tree: Tree) -> Ownership:
     """Ownership of the configuration's modules on its tree."""
     modules = module_names(config)
     of_group = {group.name: group_modules(config, group) for group in config.devices}
+    begins_of_group = {group.name: group_begins(config, group) for group in config.devices}
     inputs_of_group = {group.name: group_inputs(config, group) for group in config.devices}
     group_of = {device: str(tree[device].group) for device in tree.devices}
     owners: dict[str, list[str]] = {module: [] for module in modules}
@@ -88,6 +91,7 @@ def own(config: Config, tree: Tree) -> Ownership:
         modules=modules,
         modules_of={device: of_group[group] for device, group in group_of.items()},
         owners_of={module: tuple(devices) for module, devices in owners.items()},
+        begins_of={device: begins_of_group[group] for device, group in group_of.items()},
         tiers=tree.tiers,
         scopes={module: resolve_scope(config.federation, module) for module in modules},
         cadences={module: resolve_cadence(config.federation, module) for module in modules},
@@ -120,6 +124,21 @@ def group_modules(config: Config, group: DeviceGroup) -> tuple[str, ...]:
         return kind not in names_of or name in names_of[kind]
 
     return tuple(module for module in module_names(config) if trains(module))
+
+
+def group_begins(config: Config, group: DeviceGroup) -> dict[str, int]:
+    """Module of a group -> round from which its devices train it: when they have joined and a task that needs it has
+    begun."""
+    of_task = {t: set(group_modules(config, group.model_copy(update={"tasks": (t,)}))) for t in group.tasks}
+    return {
+        module: min(task_begins(config, group, task) for task, needed in of_task.items() if module in needed)
+        for module in group_modules(config, group)
+    }
+
+
+def task_begins(config: Config, group: DeviceGroup, task: str) -> int:
+    """Round from which devices of a group execute one of their tasks."""
+    return max(group.joins, config.tasks[task].begins)
 
 
 def deciding_policy(

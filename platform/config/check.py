@@ -53,13 +53,13 @@ from .root import Config
 
 _OF_CONFIG = (
     group_names_are_unique,
-    somebody_begins,
     nothing_is_named_twice,
     device_classes_exist,
     tasks_exist,
     sources_exist,
     tasks_are_executed,
     sources_are_used,
+    somebody_begins,
     task_inputs_exist,
     task_labels_exist,
     partition_labels_exist,

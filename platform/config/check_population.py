@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
+from ..ownership import task_begins
 from ..topology import DEVICE, Tree
 from .describe import listed
 from .root import Config
@@ -18,13 +19,15 @@ def group_names_are_unique(config: Config) -> None:
 
 
 def somebody_begins(config: Config) -> None:
-    """A federation that has nobody at first has nothing to do, and who joins after the end never takes part."""
-    for i, group in enumerate(config.devices):
-        if group.joins > config.rounds:
-            problem = f"{group.joins} given; allowed: 1 to {config.rounds}, the number of rounds"
-            raise InputError(f"devices.{i}.joins", problem)
-    if all(group.joins > 1 for group in config.devices):
-        raise InputError("devices.0.joins", f"{config.devices[0].joins} given; allowed: 1, for one group at least")
+    """Who joins after the end never takes part; a federation that has nobody at first has nothing to do."""
+    rounds = {f"devices.{i}.joins": group.joins for i, group in enumerate(config.devices)}
+    rounds |= {f"tasks.{name}.begins": task.begins for name, task in config.tasks.items()}
+    for where, number in rounds.items():
+        if number > config.rounds:
+            raise InputError(where, f"{number} given; allowed: 1 to {config.rounds}, the number of rounds")
+    if all(task_begins(config, group, task) > 1 for group in config.devices for task in group.tasks):
+        problem = "no device executes a task in round 1: devices.N.joins or tasks.NAME.begins of all are above 1"
+        raise InputError("devices", f"{problem}; allowed: 1, for one group and a task of it")
 
 
 def nothing_is_named_twice(config: Config) -> None:

@@ -141,3 +141,5 @@ class Task(Section):
     """Label column of the source."""
     head: Literal["classification", "multilabel", "regression"] = "classification"
     """Kind of head, with its loss and its metric."""
+    begins: int = Field(default=1, ge=1)
+    """Round from which devices execute it; they then fetch the modules that they lack."""

@@ -38,7 +38,7 @@ class Coordinator:
         self.ownership: Ownership = own(config, self.tree)
         self.setup = setup
         self.costs = RoundCosts(config, self.tree, self.ownership, setup)
-        self._holdings = Holdings(config, self.tree, self.ownership)
+        self._holdings = Holdings(self.tree, self.ownership)
         self.state = state or self._holdings.at_the_start()
 
     def plan(self, round_number: int) -> RoundPlan:
@@ -196,7 +196,7 @@ class Coordinator:
     def _order(self, device: str, round_number: int, first: Mapping[str, Sequence[str]]) -> DeviceOrder:
         experts = self._experts(device, round_number)
         idle = {f"expert/{k}" for k in self._all_experts() if k not in experts}
-        modules = tuple(m for m in self.ownership.modules_of[device] if m not in idle)
+        modules = tuple(m for m in self._holdings.trained(device, round_number) if m not in idle)
         fetched, known = self._holdings.fetched(self.state, device, modules, first)
         upward = tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
         changes = tuple(module for module in known if self.costs.as_changes(module))

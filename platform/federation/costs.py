@@ -110,7 +110,10 @@ class RoundCosts:
 
 
 def _flops(load: Workload, epochs: float, round_number: int, trained: int) -> float:
+    if round_number < load.begins:
+        return 0.0
     first, last = window(load.samples, epochs, round_number)
-    seen, _ = window(load.samples, epochs, trained + 1)  # in so many rounds, had they been the first
+    rounds = min(trained, round_number - load.begins)
+    seen, _ = window(load.samples, epochs, rounds + 1)  # in so many rounds, had they been the first
     new = min(last - first, max(0, load.samples - seen))
     return (last - first) * load.sample_flops + new * load.prefix_flops

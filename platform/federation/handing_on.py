@@ -46,7 +46,7 @@ def digests(node: str, versions: Mapping[str, Tensors], modules: Iterable[str]) 
     return {(node, module): digest(versions[module]) for module in modules}
 
 
-def handed_on(plan: RoundPlan, tree: Tree) -> dict[str, dict[str, tuple[str, ...]]]:
+def holders_of(plan: RoundPlan, tree: Tree) -> dict[str, dict[str, tuple[str, ...]]]:
     """Aggregating node -> module -> devices below the node from which others get the module in a round."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for order in plan.orders:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fogtune.platform.config import Config
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
@@ -19,17 +18,15 @@ from .state import OWN, CoordinatorState
 class Holdings:
     """Reads and writes the stamps in a coordinator's state."""
 
-    def __init__(self, config: Config, tree: Tree, ownership: Ownership) -> None:
-        joins = {group.name: group.joins for group in config.devices}
+    def __init__(self, tree: Tree, ownership: Ownership) -> None:
         self._tree = tree
-        self._joins = {device: joins[tree[device].group or ""] for device in tree.devices}
-        """Device -> round from which it takes part."""
+        self._begins = ownership.begins_of
         self._modules: dict[str, dict[str, int]] = {}
         """Aggregating node -> module that it holds -> round from which a device below it trains the module."""
         for node in tree.aggregators:
             below = set(tree.leaves(node))
             self._modules[node] = {
-                module: min(self._joins[device] for device in ownership.owners_of[module] if device in below)
+                module: min(self._begins[device][module] for device in ownership.owners_of[module] if device in below)
                 for module in ownership.subtree_modules(node)
                 if ownership.reaches(module, tree[node].tier)
             }
@@ -40,14 +37,18 @@ class Holdings:
 
     def joined(self, round_number: int) -> tuple[str, ...]:
         """The devices that may take part, in the tree's order."""
-        return tuple(device for device, joins in self._joins.items() if joins <= round_number)
+        return tuple(device for device, begins in self._begins.items() if min(begins.values()) <= round_number)
+
+    def trained(self, device: str, round_number: int) -> tuple[str, ...]:
+        """The modules that a device trains in a round, if it has them all."""
+        return tuple(module for module, begins in self._begins[device].items() if begins <= round_number)
 
     def lacking(self, state: CoordinatorState, round_number: int) -> dict[str, tuple[str, ...]]:
         """Aggregating node, from the top down -> modules that it needs from this round on and has only version 0 of."""
         lacking: dict[str, tuple[str, ...]] = {}
         for node in reversed(self._tree.aggregators):
             above = self._stamps(state, self._tree[node].parent, lacking)
-            needed = [module for module, joins in self._modules[node].items() if joins == round_number > 1]
+            needed = [module for module, begins in self._modules[node].items() if begins == round_number > 1]
             if found := tuple(module for module in needed if above.get(module)):
                 lacking[node] = found
         return lacking
@@ -118,7 +119,7 @@ class Holdings:
             if parent is not None:
                 new = {*changed.get(parent, ()), *adopted.get(parent, ())}
                 modules = self._modules[node].items()
-                adopted[node] = tuple(m for m, joins in modules if m in new and joins <= round_number)
+                adopted[node] = tuple(m for m, begins in modules if m in new and begins <= round_number)
             for module in dict.fromkeys((*changed.get(node, ()), *adopted.get(node, ()))):
                 state.previous.setdefault(node, {})[module] = state.stamps[node][module]
                 state.stamps[node][module] = round_number

@@ -31,7 +31,7 @@ from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
 from .cooperation import Cooperation, Disagreement, Values, average
-from .handing_on import HandedOn, handed_on, received
+from .handing_on import HandedOn, holders_of, received
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
 from .sending import prepare
 
@@ -89,7 +89,8 @@ class DeviceHost:
                 if kind not in counted and len(part.train):
                     counted[kind] = sample_flops(bench, device, task)
                 if len(part.train):
-                    loads.append(Workload(len(part.train), counted[kind].training, counted[kind].prefix))
+                    flops, begins = counted[kind], bench.config.tasks[task].begins
+                    loads.append(Workload(len(part.train), flops.training, flops.prefix, begins))
             result[device] = tuple(loads)
         return result
 
@@ -97,7 +98,7 @@ class DeviceHost:
         """(device here, module) -> its copy, which other devices get in a round."""
         return {
             (device, module): versions[parent][module]
-            for parent, holders in handed_on(plan, self.bench.tree).items()
+            for parent, holders in holders_of(plan, self.bench.tree).items()
             for module, devices in holders.items()
             for device in devices
             if device in self.states
@@ -242,7 +243,7 @@ class DeviceHost:
             sent=tuple(sending.sums),
             kept=tuple(kept),
             experts=used,
-            personal=self._personal(order) if plan.personal else None,
+            personal=self._personal(order, plan.round) if plan.personal else None,
         )
         controls = {**state.controls, **trained.controls}
         return Update(sending.sums, metrics), DeviceState(kept, controls, order.experts, sending.residuals), report
@@ -253,10 +254,10 @@ class DeviceHost:
         collected = {m for device in self.bench.tree.leaves(node) for m in inputs.get((device, task), ())}
         return tuple(m for m in self.bench.config.tasks[task].inputs if m in collected)
 
-    def _personal(self, order: DeviceOrder) -> dict[str, dict[str, float]]:
+    def _personal(self, order: DeviceOrder, round_number: int) -> dict[str, dict[str, float]]:
         """Metrics of the device's own model, which the bench's model holds right after training."""
         result = {}
-        for task, part in self.bench.parts(order.device).items():
+        for task, part in self.bench.parts(order.device, round_number).items():
             sums = evaluate(self.bench, task, part.modalities, part.test, order.experts)
             result[task] = self.bench.head_of(task).metrics(sums)
         return result

@@ -22,7 +22,7 @@ from .accounting import Accountant
 from .cooperation import Disagreement
 from .coordinator import Coordinator
 from .evaluating import evaluation_jobs
-from .handing_on import HandedOn, digests, handed_on
+from .handing_on import HandedOn, digests, holders_of
 from .host import DeviceHost
 from .messages import Setup
 from .snapshot import Snapshot
@@ -102,7 +102,7 @@ class LocalRunner:
             self._states[node] = self._logic[node].receive(self._states[node], {m: above[m] for m in modules})
         versions = {node: state.versions for node, state in self._states.items()}
         known: dict[tuple[str, str], str] = {}
-        for node, holders in handed_on(plan, tree).items():
+        for node, holders in holders_of(plan, tree).items():
             known |= digests(node, versions[node], holders)
         reply = self._host.train(plan, versions, HandedOn(self._host.hand_on(plan, versions), known))
         reports = coordinator.heard(plan, reply.reports)

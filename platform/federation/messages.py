@@ -118,6 +118,8 @@ class Workload:
     """To train on one sample once."""
     prefix_flops: float
     """To compute what is frozen of one sample, once in a run."""
+    begins: int = 1
+    """Round from which the task is executed."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def train(
     """
     config, model = bench.config, bench.model
     local = config.local
-    parts = bench.parts(device)
+    parts = bench.parts(device, round_number)
     rows = {
         task: rows_of_round(part.train, local.epochs, round_number, config.seed, device) for task, part in parts.items()
     }

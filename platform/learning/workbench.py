@@ -107,10 +107,12 @@ class Workbench:
             for name, task in self.config.tasks.items()
         }
 
-    def parts(self, device: str) -> dict[str, Part]:
-        """Task -> the device's data for it."""
+    def parts(self, device: str, round_number: int | None = None) -> dict[str, Part]:
+        """Task -> the device's data for it; of the tasks that have begun in a round, if one is given."""
         result = {}
         for task in self.ownership.tasks_of(device):
+            if round_number is not None and self.config.tasks[task].begins > round_number:
+                continue
             source = self.config.tasks[task].source
             shard = self.dataset.splits[source].devices[device]
             result[task] = Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)

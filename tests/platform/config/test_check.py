@@ -66,9 +66,11 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
             "devices.0.modalities.1: 'text' is given twice; allowed: each name once",
         ),
         (["devices.1.joins=11"], "devices.1.joins: 11 given; allowed: 1 to 8, the number of rounds"),
+        (["tasks.topic.begins=9"], "tasks.topic.begins: 9 given; allowed: 1 to 8, the number of rounds"),
         (
-            [f"devices.{i}.joins=2" for i in range(3)],
-            "devices.0.joins: 2 given; allowed: 1, for one group at least",
+            ["devices.0.joins=2", "devices.1.joins=8", "tasks.topic.begins=3", "tasks.vqa.begins=2"],
+            "devices: no device executes a task in round 1: devices.N.joins or tasks.NAME.begins of all are above 1; "
+            "allowed: 1, for one group and a task of it",
         ),
         (
             ["network.d2d={share: true, relay: false}"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from fogtune.platform.federation.handing_on import CopyRefused, HandedOn, digest, digests, handed_on, received
+from fogtune.platform.federation.handing_on import CopyRefused, HandedOn, digest, digests, holders_of, received
 from fogtune.platform.federation.messages import DeviceOrder, RoundPlan
 from fogtune.platform.topology import Node, Tree
 
@@ -43,7 +43,7 @@ def test_devices_are_asked_for_what_others_get_from_them() -> None:
         order("b", adapter=("fog-0",)),
         order("d", head=("fog-1",)),
     )
-    assert handed_on(RoundPlan(1, orders, False, False), TREE) == {"fog-0": {"head": ("b",), "adapter": ("c",)}}
+    assert holders_of(RoundPlan(1, orders, False, False), TREE) == {"fog-0": {"head": ("b",), "adapter": ("c",)}}
 
 
 def test_a_copy_of_the_version_is_what_a_device_starts_from() -> None:

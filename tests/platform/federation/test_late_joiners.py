@@ -1,4 +1,4 @@
-"""Devices that join later: they take part from then on, and get the modules that they lack from who has them.
+"""Devices that join and tasks that begin later: devices get the modules that they lack from who has them.
 
 Of `tiny`'s devices fog-0 has watch-0, reader-0 and coach-0, fog-1 watch-1 and reader-1. The readers join in round 3:
 until then coach-0 alone executes `topic`, and nothing of it is needed below fog-1.
@@ -152,6 +152,40 @@ class TestHandingOn:
         assert "head/topic as " in result.lost
         assert result.lost.endswith("is not the version of fog-0: its sha256 differs")
         runner.close()
+
+
+class TestNewTask:
+    BEGINS = "tasks.topic.begins=3"
+
+    def test_devices_execute_it_from_the_round_in_which_it_begins(self, run: Run) -> None:
+        ran = run(self.BEGINS)
+        assert [result.record.participants for result in ran.results] == [3, 3, 5, 5]  # readers have nothing else
+        assert [sorted(result.record.loss) for result in ran.results] == [["exercise"]] * 2 + [
+            ["exercise", "topic"]
+        ] * 2
+        moved = [TOPIC & set(result.record.modules_moved) for result in ran.results]
+        assert moved == [set(), set(), TOPIC, TOPIC]
+
+    def test_who_has_worked_before_fetches_only_what_is_new(self, run: Run) -> None:
+        ran = run(self.BEGINS, "devices.1.joins=4", "devices.2.joins=1", "federation.cadence.device=4")
+        # coach-0 holds its own exercise modules until round 4; nobody has trained those of topic before.
+        assert ran.rows(3, "downlink") == []
+        trained = ran.snapshots[2].devices["coach-0"].kept.keys()
+        assert trained >= TOPIC
+        assert not TOPIC & ran.snapshots[1].devices["coach-0"].kept.keys()
+
+    def test_its_computation_is_paid_for_from_then_on(self, run: Run) -> None:
+        ran, whole = run(self.BEGINS, *NETWORK), run(*NETWORK)
+        assert {row.source for row in ran.rows(2, "compute")} == {"watch-0", "watch-1", "coach-0"}
+
+        def joules(there: Ran, number: int, device: str) -> float:
+            (row,) = (row for row in there.rows(number, "compute") if row.source == device)
+            return row.joules or 0.0
+
+        assert joules(ran, 1, "watch-0") == joules(whole, 1, "watch-0")
+        assert joules(ran, 1, "coach-0") < joules(whole, 1, "coach-0")
+        # With what is frozen of the samples that come first, as if the run had begun then.
+        assert joules(ran, 3, "reader-0") == pytest.approx(joules(whole, 1, "reader-0"))
 
 
 def test_a_run_goes_on_from_before_they_join_as_if_nothing_had_been(run: Run, tiny: MakeConfig) -> None:

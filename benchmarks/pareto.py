@@ -1,0 +1,154 @@
+"""The tables of `docs/pareto.md`: the preset `pareto` beside HF-FM's methods, and without each of its ingredients.
+
+    python benchmarks/pareto.py --out docs/pareto.md
+
+`pareto` and the method that it is measured against run with all seeds, the other rows with the first. A run that is
+already in `--runs` (same configuration, completed) is read, not repeated. Every run takes minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from statistics import mean
+
+from tables import spread, write_between_marks
+
+from fogtune.pipelines.hf_fm import METHODS, pareto
+from fogtune.pipelines.repeated import completed_run
+from fogtune.platform.config import Config
+from fogtune.platform.config.load import load_config
+from fogtune.platform.run.directory import RunDirectory
+from fogtune.platform.run.record import RoundRecord, headline
+
+AGAINST = "hierarchical-e2-d2d"
+WITHIN = 0.5
+"""Points that may be missing."""
+INGREDIENTS: dict[str, tuple[str, ...]] = {
+    "batches of 8": ("local.batch_size=8",),
+    "versions in fp32, updates in 4 bits": ("federation.compress_down=false",),
+    "both in fp32": ("federation.compress_down=false", "federation.compression=[]"),
+    "both in 8 bits": ("federation.compression=[{kind: quantise, bits: 8}]",),
+    "no cluster heads": ("network.d2d.heads=false",),
+    "nothing handed on": ("network.d2d.share=false",),
+    "adaptive cadences too": ("federation.adaptive={budget: 0.5}",),
+}
+"""What is otherwise -> overrides of `pareto`."""
+ROWS: dict[str, tuple[Callable[[], Config], tuple[str, ...]]] = {
+    AGAINST: (METHODS[AGAINST], ()),
+    "pareto": (pareto, ()),
+    **{name: (pareto, overrides) for name, overrides in INGREDIENTS.items()},
+    **{method: (make, ()) for method, make in METHODS.items()},
+}
+"""Row -> its preset and overrides, those that matter most first."""
+
+Runs = dict[str, dict[int, RunDirectory]]
+"""Row -> seed -> run."""
+
+
+def main() -> None:
+    """Run what is missing, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/pareto"), help="where the runs are kept")
+    parser.add_argument("--out", type=Path, help="Markdown file to write; by default the tables are only printed")
+    options = parser.parse_args()
+    runs: Runs = {}
+    for row in ROWS:
+        for seed in options.seeds if row in (AGAINST, "pareto") else options.seeds[:1]:
+            runs.setdefault(row, {})[seed] = completed(row, seed, options.runs)
+    for title, table in (("methods", methods(runs)), ("ingredients", ingredients(runs))):
+        print(table, flush=True)
+        if options.out:
+            write_between_marks(options.out, f"benchmarks/pareto.py, {title}", table)
+
+
+def completed(row: str, seed: int, runs: Path) -> RunDirectory:
+    """The run of a row and a seed: found, or made now."""
+    make, overrides = ROWS[row]
+    config = load_config(make().model_dump(mode="json"), [f"seed={seed}", f"output.directory={runs}", *overrides])
+    return completed_run(config, on_stage=lambda text: print(f"{row} {seed}: {text}", flush=True))
+
+
+def methods(runs: Runs) -> str:
+    """A line a method: its accuracy and costs, and those of `pareto` with the same seed up to that accuracy."""
+    lines = [
+        f"| method | seeds | mean accuracy | time | energy | `pareto` to {WITHIN} points less | `pareto` to as much |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in ("pareto", *METHODS):
+        found = runs[method].values()
+        cells = [method, str(len(found)), spread([final(run) for run in found])]
+        cells += [shown(mean(whole(run)[i] for run in found), unit) for i, unit in enumerate(("s", "J"))]
+        for points in (WITHIN, 0.0):
+            cells.append("" if method == "pareto" else costs(runs, runs["pareto"], method, points))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def ingredients(runs: Runs) -> str:
+    """A line an ingredient: what `pareto` without it comes to, with the first seed."""
+    seed = next(iter(runs["pareto"]))
+    target = final(runs[AGAINST][seed]) - WITHIN
+    lines = [f"| `pareto` | mean accuracy | time | energy | to {target:.1f} |", "|---|---|---|---|---|"]
+    for row in ("pareto", *INGREDIENTS):
+        run = runs[row][seed]
+        time_s, energy_j = whole(run)
+        reached = until(run, target)
+        there = f"{shown(reached[0], 's')}, {shown(reached[1], 'J')}" if reached else "-"
+        name = "as it is" if row == "pareto" else row
+        lines.append(f"| {name} | {final(run):.1f} | {shown(time_s, 's')} | {shown(energy_j, 'J')} | {there} |")
+    return "\n".join(lines) + "\n"
+
+
+def costs(runs: Runs, ours: dict[int, RunDirectory], method: str, points: float) -> str:
+    """Mean time and energy of our runs until they reach a method's accuracy less some points, and their shares."""
+    there = {seed: until(ours[seed], final(run) - points) for seed, run in runs[method].items()}
+    reached = {seed: found for seed, found in there.items() if found is not None}
+    if len(reached) < len(there):
+        return f"{len(reached)} of {len(there)}"
+    parts = []
+    for i, unit in enumerate(("s", "J")):
+        cost, full = mean(found[i] for found in reached.values()), mean(whole(run)[i] for run in runs[method].values())
+        parts.append(f"{shown(cost, unit)} ({100 * cost / full:.0f} %)")
+    return ", ".join(parts)
+
+
+def until(run: RunDirectory, accuracy: float) -> tuple[float, float] | None:
+    """Virtual seconds and joules until a run first has a mean accuracy; null if it never does."""
+    records = run.records()
+    spent = zip(*(accumulate(cost(record)[i] for record in records) for i in (0, 1)), strict=True)
+    return next((at for record, at in zip(records, spent, strict=True) if percent(record) >= accuracy), None)
+
+
+def final(run: RunDirectory) -> float:
+    """Mean accuracy over the tasks after the last round, in percent."""
+    return percent(run.records()[-1])
+
+
+def whole(run: RunDirectory) -> tuple[float, float]:
+    """Virtual seconds and joules of a run."""
+    spent = [cost(record) for record in run.records()]
+    return sum(time_s for time_s, _ in spent), sum(energy_j for _, energy_j in spent)
+
+
+def cost(record: RoundRecord) -> tuple[float, float]:
+    """Virtual seconds and joules of a round."""
+    return record.virtual_time_s or 0.0, record.energy_j or 0.0
+
+
+def percent(record: RoundRecord) -> float:
+    """Mean over the tasks of what they are judged by; 0 where nothing was evaluated."""
+    found = [headline(metrics) for metrics in record.tasks.values()]
+    return 100 * mean(metric[1] for metric in found if metric) if found else 0.0
+
+
+def shown(value: float, unit: str) -> str:
+    """`1,061 s`."""
+    return f"{value:,.0f} {unit}"
+
+
+if __name__ == "__main__":
+    main()
