@@ -27,12 +27,11 @@ AGAINST = "hierarchical-e2-d2d"
 WITHIN = 0.5
 """Points that may be missing."""
 INGREDIENTS: dict[str, tuple[str, ...]] = {
-    "batches of 8": ("local.batch_size=8",),
-    "versions in fp32, updates in 4 bits": ("federation.compress_down=false",),
-    "both in fp32": ("federation.compress_down=false", "federation.compression=[]"),
-    "both in 8 bits": ("federation.compression=[{kind: quantise, bits: 8}]",),
+    "as many passes for every task": ("tasks.topic.epochs=null", "tasks.side.epochs=null"),
+    "updates and versions in fp32": ("federation.compress_down=false", "federation.compression=[]"),
     "no cluster heads": ("network.d2d.heads=false",),
     "nothing handed on": ("network.d2d.share=false",),
+    "ways of least time": ("network.energy_weight=0",),
     "adaptive cadences too": ("federation.adaptive={budget: 0.5}",),
 }
 """What is otherwise -> overrides of `pareto`."""

@@ -141,5 +141,7 @@ class Task(Section):
     """Label column of the source."""
     head: Literal["classification", "multilabel", "regression"] = "classification"
     """Kind of head, with its loss and its metric."""
+    epochs: float | None = Field(default=None, gt=0, le=10_000)
+    """Passes of a round over a device's samples for it; null for `local.epochs`. Fewer for what is learned soon."""
     begins: int = Field(default=1, ge=1)
     """Round from which devices execute it; they then fetch the modules that they lack."""

@@ -27,7 +27,6 @@ class RoundCosts:
 
     def __init__(self, config: Config, tree: Tree, ownership: Ownership, setup: Setup) -> None:
         self.network = NetworkModel(config, config.network, tree) if config.network else None
-        self._epochs = config.local.epochs
         self._workloads = setup.workloads
         version = {module: message_bytes(tensors) for module, tensors in setup.initial.items()}
         total = {module: message_bytes(tensors, torch.int64) for module, tensors in setup.initial.items()}
@@ -106,14 +105,14 @@ class RoundCosts:
 
         What is frozen is computed when a sample first comes.
         """
-        return sum(_flops(load, self._epochs, round_number, trained) for load in self._workloads[device])
+        return sum(_flops(load, round_number, trained) for load in self._workloads[device])
 
 
-def _flops(load: Workload, epochs: float, round_number: int, trained: int) -> float:
+def _flops(load: Workload, round_number: int, trained: int) -> float:
     if round_number < load.begins:
         return 0.0
-    first, last = window(load.samples, epochs, round_number)
+    first, last = window(load.samples, load.epochs, round_number)
     rounds = min(trained, round_number - load.begins)
-    seen, _ = window(load.samples, epochs, rounds + 1)  # in so many rounds, had they been the first
+    seen, _ = window(load.samples, load.epochs, rounds + 1)  # in so many rounds, had they been the first
     new = min(last - first, max(0, load.samples - seen))
     return (last - first) * load.sample_flops + new * load.prefix_flops

@@ -24,6 +24,7 @@ from fogtune.platform.aggregation import (
 from fogtune.platform.aggregation.requantise import requantised
 from fogtune.platform.config import Config, Scaffold
 from fogtune.platform.errors import FogTuneError, InputError
+from fogtune.platform.learning.batches import epochs
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
 from fogtune.platform.learning.flops import SampleFlops, sample_flops
 from fogtune.platform.learning.local import train
@@ -90,7 +91,9 @@ class DeviceHost:
                     counted[kind] = sample_flops(bench, device, task)
                 if len(part.train):
                     flops, begins = counted[kind], bench.config.tasks[task].begins
-                    loads.append(Workload(len(part.train), flops.training, flops.prefix, begins))
+                    loads.append(
+                        Workload(len(part.train), flops.training, flops.prefix, epochs(bench.config, task), begins)
+                    )
             result[device] = tuple(loads)
         return result
 

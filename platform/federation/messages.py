@@ -118,6 +118,8 @@ class Workload:
     """To train on one sample once."""
     prefix_flops: float
     """To compute what is frozen of one sample, once in a run."""
+    epochs: float = 1.0
+    """Passes of a round over the samples."""
     begins: int = 1
     """Round from which the task is executed."""
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fogtune.platform.config import Config
 from fogtune.platform.model.m3t import Batch
 from fogtune.platform.rng import numpy_generator
 
@@ -21,6 +22,11 @@ def collate(
     """The batch of these rows; `targets` holds the targets of the whole source."""
     inputs = {m: _pad([cache.get(source, m, int(row)) for row in rows]) for m in modalities}
     return Batch(task, inputs, targets[torch.from_numpy(rows)])
+
+
+def epochs(config: Config, task: str) -> float:
+    """Passes of a round over a device's samples for a task."""
+    return config.tasks[task].epochs or config.local.epochs
 
 
 def rows_of_round(

@@ -15,7 +15,7 @@ from fogtune.platform.config import Config, Local
 from fogtune.platform.model.statistics import known
 from fogtune.platform.modules import statistics_of
 
-from .batches import collate, mixed_batches, rows_of_round
+from .batches import collate, epochs, mixed_batches, rows_of_round
 from .correction import Correction
 from .workbench import Part, Workbench
 
@@ -59,7 +59,8 @@ def train(
     local = config.local
     parts = bench.parts(device, round_number)
     rows = {
-        task: rows_of_round(part.train, local.epochs, round_number, config.seed, device) for task, part in parts.items()
+        task: rows_of_round(part.train, epochs(config, task), round_number, config.seed, device)
+        for task, part in parts.items()
     }
     measured = {statistics_of(modality): statistics for modality, statistics in bench.statistics(device).items()}
     for module, tensors in start.items():

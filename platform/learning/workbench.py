@@ -22,6 +22,7 @@ from fogtune.platform.ownership import Ownership, own
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
 
+from .batches import epochs
 from .prefixes import PrefixCache
 
 
@@ -50,10 +51,12 @@ class Dataset:
             users = [d for d in tree.devices if tasks.intersection(groups[tree[d].group or ""].tasks)]
             splits[name] = split_table(name, source, tables[name], users, config.seed)
             for device, shard in splits[name].devices.items():
-                if round(config.rounds * config.local.epochs * len(shard.train)) == 0:
-                    problem = f"{config.local.epochs:g} given, but {device} has {len(shard.train)} samples of {name}"
-                    allowed = 1 / (config.rounds * len(shard.train))
-                    raise InputError("local.epochs", f"{problem}; allowed: at least {allowed:.3g}, to train on one")
+                for task in sorted(tasks):
+                    if round(config.rounds * epochs(config, task) * len(shard.train)) == 0:
+                        has = f"{device} has {len(shard.train)} samples of {name}"
+                        where = "local.epochs" if config.tasks[task].epochs is None else f"tasks.{task}.epochs"
+                        allowed = f"at least {1 / (config.rounds * len(shard.train)):.3g}, to train on one"
+                        raise InputError(where, f"{epochs(config, task):g} given, but {has}; allowed: {allowed}")
         labels = {
             name: label_names(tables[task.source], task.label, HEADS[task.head].labels, name)
             for name, task in config.tasks.items()

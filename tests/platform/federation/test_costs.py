@@ -12,12 +12,12 @@ from fogtune.platform.ownership import own
 from fogtune.platform.topology_build import build_tree
 
 
-def costs(epochs: float) -> RoundCosts:
+def costs(epochs: float, begins: int = 1) -> RoundCosts:
     """Of a reader with ten samples: 100 operations to train on one, 30 to compute what is frozen of it."""
-    config = preset("smoke", "network={}", f"local.epochs={epochs}")
+    config = preset("smoke", "network={}")
     tree = build_tree(config)
     initial = {module: {"weight": torch.zeros(1)} for module in module_names(config)}
-    setup = Setup(initial, {}, {}, None, {"reader-0": (Workload(10, 100, 30),)})
+    setup = Setup(initial, {}, {}, None, {"reader-0": (Workload(10, 100, 30, epochs, begins),)})
     return RoundCosts(config, tree, own(config, tree), setup)
 
 
@@ -28,6 +28,11 @@ def test_what_is_frozen_is_computed_when_a_sample_first_comes() -> None:
     # In a pass and a half of 10 samples are 15, in the first round all of them for the first time.
     longer = costs(1.5)
     assert [longer.flops("reader-0", number, number - 1) for number in (1, 2)] == [1800, 1500]
+
+
+def test_a_task_that_begins_later_is_computed_from_then_on() -> None:
+    late = costs(0.5, begins=3)
+    assert [late.flops("reader-0", number, number - 1) for number in (1, 2, 3, 4, 5)] == [0, 0, 650, 650, 500]
 
 
 def test_what_one_alone_contributes_is_no_sum() -> None:

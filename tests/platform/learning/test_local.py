@@ -281,3 +281,20 @@ def test_it_learns(tiny: MakeConfig) -> None:
     after = train_once(bench, "reader-0", {**start_of(bench, "reader-0"), **before.modules}, 2)
     (early, samples), (late, _) = before.losses["topic"], after.losses["topic"]
     assert late / samples < 0.5 * early / samples
+
+
+class TestTasks:
+    def test_each_has_its_own_number_of_passes(self, tiny: MakeConfig) -> None:
+        bench = Workbench(tiny("local.epochs=0.5", "tasks.topic.epochs=2"))
+        losses = train_once(bench, "coach-0").losses
+        parts = bench.parts("coach-0")
+        assert {task: samples for task, (_, samples) in losses.items()} == {
+            "exercise": len(parts["exercise"].train) // 2,
+            "topic": 2 * len(parts["topic"].train),
+        }
+
+    def test_one_that_has_not_begun_is_not_trained(self, tiny: MakeConfig) -> None:
+        bench = Workbench(tiny("tasks.topic.begins=2"))
+        start = {m: t for m, t in start_of(bench, "coach-0").items() if m not in ("head/topic", "prompt/topic")}
+        assert set(train_once(bench, "coach-0", start).losses) == {"exercise"}
+        assert set(train_once(bench, "coach-0", round_number=2).losses) == {"exercise", "topic"}
