@@ -182,8 +182,9 @@ class CoordinatorActor:
             self._version_refs.pop(node, None)
         self._get(receipts)
 
-    def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], list[Any]]:
-        """What devices hand on to others: digests as their parents give them, and references to the copies."""
+    def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], dict[str, Any], list[str]]:
+        """What devices hand on to others: digests as their parents give them, host -> reference to the copies of its
+        devices, and the hosts that died."""
         tree, known, asked = self._coordinator.tree, dict[tuple[str, str], str](), []
         holders = holders_of(plan, tree)
         for node, modules in holders.items():
@@ -197,35 +198,42 @@ class CoordinatorActor:
         for node, of_node in holders.items():
             for device in (device for devices in of_node.values() for device in devices):
                 homes.setdefault(self._home[device], {})[node] = None
-        copies = []
-        for name, parents in homes.items():
-            versions = (self._versions(parent) for parent in parents)
-            there, lent = self._hosts[name].hand_on.options(num_returns=2).remote(plan_ref, tuple(parents), *versions)
-            with suppress(ActorDied):  # those who wait for it say so
-                get(there, self._number, name)
-                copies.append(lent)
-        return known, copies
+        lent = {
+            name: self._hosts[name]
+            .hand_on.options(num_returns=2)
+            .remote(plan_ref, tuple(nodes), *(self._versions(node) for node in nodes))
+            for name, nodes in homes.items()
+        }
+        dead = []
+        for name, (alive, _) in lent.items():
+            try:
+                get(alive, self._number, name)
+            except ActorDied:  # those who wait for its copies say so
+                dead.append(name)
+        return known, {name: copies for name, (_, copies) in lent.items() if name not in dead}, dead
 
     def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], list[str]]:
         """Have all hosts train. Returns the reports, the fog actors' receipts, and the hosts that died."""
         tree = self._coordinator.tree
         receivers_of = {order.device: order.receiver(tree[order.device].parent or "") for order in plan.orders}
+        sources_of = {order.device: order.sources for order in plan.orders}
         waiting: dict[Any, tuple[str, tuple[str, ...], list[Any]]] = {}
         plan_ref = ray.put(plan)
-        known, copies = self._hand_on(plan, plan_ref)
+        known, copies, dead = self._hand_on(plan, plan_ref)
         for name, host in self._hosts.items():
             devices = [device for device in self._devices[name] if device in receivers_of]
             if not devices:
                 continue
             parents = tuple(dict.fromkeys(tree[device].parent or "" for device in devices))
             receivers = tuple(dict.fromkeys(receivers_of[device] for device in devices))
+            homes = [self._home.get(source[-1]) for device in devices for source in sources_of[device].values()]
+            given = (copies[home] for home in dict.fromkeys(homes) if home in copies)
             refs = host.train.options(num_returns=1 + len(receivers)).remote(
-                plan_ref, receivers, known, parents, *(self._versions(parent) for parent in parents), *copies
+                plan_ref, receivers, known, parents, *(self._versions(parent) for parent in parents), *given
             )
             waiting[refs[0]] = (name, receivers, refs[1:])
         reports: list[DeviceReport] = []
         receipts: list[Any] = []
-        dead: list[str] = []
         to_heads: dict[str, list[Any]] = {}
         self._arrived = Update.empty()
         while waiting:
@@ -234,7 +242,7 @@ class CoordinatorActor:
             try:
                 reports += get(done, self._number, name)
             except ActorDied as error:
-                dead.append(name)
+                dead += [name] if name not in dead else []
                 reports += [
                     DeviceReport(d, f"its host {error.reason}") for d in self._devices[name] if d in receivers_of
                 ]
@@ -310,7 +318,9 @@ class CoordinatorActor:
         """Exact metric sums of all tasks' held-out data, added up over the hosts."""
         tree = self._coordinator.tree
         answers = []
-        spread = evaluation_jobs(self._config, tree, self._coordinator.ownership, self._setup, self._devices)
+        spread = evaluation_jobs(
+            self._config, tree, self._coordinator.ownership, self._setup, self._devices, self._number
+        )
         for name, jobs in spread.items():
             mine = set(self._devices[name])
             variants = [job.variant for job in jobs]

@@ -48,11 +48,10 @@ class HostActor:
         """What the devices here hand on to others in a round.
 
         Returns:
-            To be called with `num_returns=2`: whether there is anything, and the copies, which go from here to the
+            To be called with `num_returns=2`: nothing, as a sign of life, and the copies, which go from here to the
             receivers' hosts.
         """
-        copies = self._host.hand_on(plan, dict(zip(parents, versions, strict=True)))
-        return bool(copies), copies
+        return None, self._host.hand_on(plan, dict(zip(parents, versions, strict=True)))
 
     @ray.method
     def train(

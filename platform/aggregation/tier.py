@@ -106,8 +106,9 @@ class TierLogic:
             if self.ownership.scope(module) != tier:
                 rule = average_rule(rule)
                 pending[module] = total
-            owners = set(self.ownership.owners_of[module]).intersection(self.tree.leaves(self.node))
-            share = total.contributors / len(owners)
+            begins = self.ownership.begins_of
+            below = set(self.ownership.owners_of[module]).intersection(self.tree.leaves(self.node))
+            share = total.contributors / sum(begins[device][module] <= round_number for device in below)
             versions[module], rule_state = apply_rule(
                 rule, versions[module], total.mean(), rules.get(module, {}), share
             )

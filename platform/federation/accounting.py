@@ -130,7 +130,8 @@ class Accountant:
                 decile = own[: max(1, len(own) // 10)]
                 metrics["personal_mean"] = sum(own) / len(own)
                 metrics["personal_worst_decile"] = sum(decile) / len(decile)
-            result[name] = metrics
+            if metrics:  # else nobody executes it yet
+                result[name] = metrics
         return result
 
 

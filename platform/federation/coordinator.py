@@ -141,13 +141,16 @@ class Coordinator:
             state.spent_j[device] = state.spent_j.get(device, 0.0) + joules
         if adaptive := self.config.federation.adaptive:
             for module, change in moved.items():
-                state.moved[module] = change / (plan.round - state.sent.get(module, 0))
+                before = state.sent.get(module, self._holdings.begins(module) - 1)
+                state.moved[module] = change / (plan.round - before)
                 state.sent[module] = plan.round
             size = {module: float(self.costs.round_trip_bytes(module)) for module in state.moved}
             state.cadences = choose_cadences(state.moved, size, adaptive.budget, adaptive.longest)
         if self.costs.network:
             for order in plan.orders:
-                state.trained[order.device] = state.trained.get(order.device, 0) + 1
+                trained = state.trained.setdefault(order.device, {})
+                for load in self.setup.workloads[order.device]:
+                    trained[load.task] = trained.get(load.task, 0) + (load.begins <= plan.round)
         for head in {order.head for order in plan.orders if order.head}:
             state.headed[head] = state.headed.get(head, 0) + 1
 

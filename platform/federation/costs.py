@@ -50,7 +50,7 @@ class RoundCosts:
         orders: Sequence[DeviceOrder],
         moves: Moves,
         first: Mapping[str, Sequence[str]],
-        trained: Mapping[str, int],
+        trained: Mapping[str, Mapping[str, int]],
     ) -> Script:
         """The script of a round.
 
@@ -59,12 +59,12 @@ class RoundCosts:
             orders: of all participants.
             moves: what nodes send.
             first: node -> modules that come down to it before anything else.
-            trained: device -> rounds in which it has trained before; 0 where absent.
+            trained: device -> task -> rounds in which it has trained it before; 0 where absent.
         """
         if self.network is None:
             return self._writer.write(orders, moves, first, {}, None)
         network = self.network
-        flops = {o.device: self.flops(o.device, round_number, trained.get(o.device, 0)) for o in orders}
+        flops = {o.device: self.flops(o.device, round_number, trained.get(o.device, {})) for o in orders}
         retries = Retries(lambda action: network.attempts(round_number, action), network.network.radio.attempts)
         return self._writer.write(orders, moves, first, flops, retries if network.network.radio.loss else None)
 
@@ -100,19 +100,19 @@ class RoundCosts:
 
         return bits
 
-    def flops(self, device: str, round_number: int, trained: int) -> float:
-        """Operations of a device's local training in a round, of which it has trained in `trained` before.
+    def flops(self, device: str, round_number: int, trained: Mapping[str, int]) -> float:
+        """Operations of a device's local training in a round.
 
-        What is frozen is computed when a sample first comes.
+        `trained` is task -> rounds in which the device has trained it before: what is frozen is computed when a sample
+        first comes.
         """
-        return sum(_flops(load, round_number, trained) for load in self._workloads[device])
+        return sum(_flops(load, round_number, trained.get(load.task, 0)) for load in self._workloads[device])
 
 
 def _flops(load: Workload, round_number: int, trained: int) -> float:
     if round_number < load.begins:
         return 0.0
     first, last = window(load.samples, load.epochs, round_number)
-    rounds = min(trained, round_number - load.begins)
-    seen, _ = window(load.samples, load.epochs, rounds + 1)  # in so many rounds, had they been the first
+    seen, _ = window(load.samples, load.epochs, trained + 1)  # in so many rounds, had they been the first
     new = min(last - first, max(0, load.samples - seen))
     return (last - first) * load.sample_flops + new * load.prefix_flops

@@ -41,8 +41,8 @@ class Devices:
     """Device -> rounds in which it was a head."""
     spent_j: Mapping[str, float]
     """Device -> energy that it has spent."""
-    trained: Mapping[str, int]
-    """Device -> rounds in which it has trained."""
+    trained: Mapping[str, Mapping[str, int]]
+    """Device -> task -> rounds in which it has trained it."""
 
 
 def decide(
@@ -207,7 +207,7 @@ def _way_decisions(order: DeviceOrder, network: NetworkModel) -> list[Decision]:
         if source[-1] != access:
             from_others.setdefault(source[-1], []).append(module)
     found = [
-        Decision(order.device, "is handed on", f"{', '.join(modules)} from {holder}: cheaper than from {access}")
+        Decision(order.device, "is handed on", f"{', '.join(modules)} from {holder}: the cheapest that has it")
         for holder, modules in from_others.items()
     ]
     if not order.upward:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fogtune.platform.config import Config
@@ -12,18 +13,26 @@ from fogtune.platform.topology import Tree
 from .messages import EvaluationJob, Setup
 
 
-def variants(config: Config, tree: Tree, ownership: Ownership, task: str) -> tuple[str, ...]:
-    """Nodes whose models are the task's global models: those of the lowest scope on the task's path."""
+def variants(config: Config, tree: Tree, ownership: Ownership, task: str, round_number: int) -> tuple[str, ...]:
+    """Nodes whose models are the task's global models: those of the lowest scope on the task's path, with devices below
+    that execute it in this round."""
     tiers = list(tree.tiers)
     lowest = max((tiers.index(ownership.scope(module)) for module in _path(config, ownership, task)), default=0)
     nodes: dict[str, None] = {}
-    for device in (device for device in tree.devices if task in ownership.tasks_of(device)):
+    for device in tree.devices:
+        if ownership.begins_of[device].get(f"head/{task}", math.inf) > round_number:
+            continue
         nodes |= {n: None for n in tree.path_up(device) if tree[n].tier == tiers[lowest]}
     return tuple(nodes)
 
 
 def evaluation_jobs(
-    config: Config, tree: Tree, ownership: Ownership, setup: Setup, hosts: Mapping[str, Sequence[str]]
+    config: Config,
+    tree: Tree,
+    ownership: Ownership,
+    setup: Setup,
+    hosts: Mapping[str, Sequence[str]],
+    round_number: int,
 ) -> dict[str, tuple[EvaluationJob, ...]]:
     """Spread the held-out chunks of all tasks over hosts.
 
@@ -33,6 +42,7 @@ def evaluation_jobs(
         ownership: of the configuration on its tree.
         setup: knows how many rows are held out.
         hosts: host -> its devices.
+        round_number: the round.
 
     Returns:
         Host -> its jobs. The variant of a device goes to its host whole; other chunks are dealt in turn, always
@@ -43,7 +53,7 @@ def evaluation_jobs(
     jobs: dict[str, list[EvaluationJob]] = {host: [] for host in names}
     for task in config.tasks:
         chunks = range(-(-setup.held_out[task] // config.evaluation.batch_size))
-        for variant in variants(config, tree, ownership, task):
+        for variant in variants(config, tree, ownership, task, round_number):
             if variant in home:
                 jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
                 continue

@@ -10,7 +10,7 @@ import torch
 
 from fogtune.platform.aggregation import Tensors
 from fogtune.platform.errors import FogTuneError
-from fogtune.platform.topology import DEVICE, Tree
+from fogtune.platform.topology import Tree
 
 from .messages import DeviceOrder, RoundPlan
 
@@ -51,7 +51,7 @@ def holders_of(plan: RoundPlan, tree: Tree) -> dict[str, dict[str, tuple[str, ..
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for order in plan.orders:
         for module, source in order.sources.items():
-            if tree[source[-1]].tier == DEVICE:
+            if source[-1] in tree.devices:
                 of_node = found.setdefault(tree[order.device].parent or "", {})
                 of_node[module] = tuple(dict.fromkeys((*of_node.get(module, ()), source[-1])))
     return found
@@ -72,7 +72,7 @@ def received(order: DeviceOrder, tree: Tree, versions: Mapping[str, Tensors], ha
     found, parent = dict(versions), tree[order.device].parent or ""
     for module, source in order.sources.items():
         holder = source[-1]
-        if tree[holder].tier != DEVICE:
+        if holder not in tree.devices:  # the access node, over relays
             continue
         if (holder, module) not in handed.copies:
             raise CopyRefused(f"{module} has not come from {holder}")

@@ -39,6 +39,10 @@ class Holdings:
         """The devices that may take part, in the tree's order."""
         return tuple(device for device, begins in self._begins.items() if min(begins.values()) <= round_number)
 
+    def begins(self, module: str) -> int:
+        """Round from which any device trains a module."""
+        return min(begins[module] for begins in self._begins.values() if module in begins)
+
     def trained(self, device: str, round_number: int) -> tuple[str, ...]:
         """The modules that a device trains in a round, if it has them all."""
         return tuple(module for module, begins in self._begins[device].items() if begins <= round_number)

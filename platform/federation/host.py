@@ -92,7 +92,9 @@ class DeviceHost:
                 if len(part.train):
                     flops, begins = counted[kind], bench.config.tasks[task].begins
                     loads.append(
-                        Workload(len(part.train), flops.training, flops.prefix, epochs(bench.config, task), begins)
+                        Workload(
+                            task, len(part.train), flops.training, flops.prefix, epochs(bench.config, task), begins
+                        )
                     )
             result[device] = tuple(loads)
         return result

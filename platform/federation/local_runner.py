@@ -132,7 +132,9 @@ class LocalRunner:
         sums = {}
         if plan.evaluate:
             hosts = {"local": tree.devices}
-            jobs = evaluation_jobs(self._host.bench.config, tree, coordinator.ownership, self.setup, hosts)["local"]
+            jobs = evaluation_jobs(self._host.bench.config, tree, coordinator.ownership, self.setup, hosts, number)[
+                "local"
+            ]
             sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
         booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started

@@ -112,6 +112,7 @@ class HostReply:
 class Workload:
     """What one task asks of a device's processor."""
 
+    task: str
     samples: int
     """Of its training part."""
     sample_flops: float

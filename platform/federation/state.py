@@ -28,8 +28,8 @@ class CoordinatorState:
     """Node -> virtual time at which it can begin the next round; empty without a network, as are:"""
     spent_j: dict[str, float] = field(default_factory=dict)
     """Device -> energy that it has spent."""
-    trained: dict[str, int] = field(default_factory=dict)
-    """Device -> rounds in which it has trained."""
+    trained: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Device -> task -> rounds in which it has trained it."""
     headed: dict[str, int] = field(default_factory=dict)
     """Device -> rounds in which it was a cluster head."""
     moved: dict[str, float] = field(default_factory=dict)

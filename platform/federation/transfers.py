@@ -106,8 +106,9 @@ class Transfers:
         last = self.begin.get(parent, ())
         self.begin |= {order.device: last for order in orders}
         if access != parent:
-            whole = {module for order in orders for module in order.fetched if module not in order.changes}
-            last = self.move("backhaul", (parent, access), needed, last, parent, self._down_size(whole)).last
+            sent = [(m, o) for o in orders for m in o.fetched if m not in o.sources or o.sources[m][-1] == access]
+            sizes = self._down_size({module for module, order in sent if module not in order.changes})
+            last = self.move("backhaul", (parent, access), dict(sent), last, parent, sizes).last
         hearing: dict[str, tuple[list[str], list[str]]] = {module: ([], []) for module in needed}
         for order in orders:
             for module in order.fetched:
@@ -159,7 +160,8 @@ class Transfers:
             for sender, receiver in zip_longest(chain, chain[1:], fillvalue=tuple(targets)):
                 kind: Kind = "downlink" if sender == access else "d2d"
                 ends = (str(sender), receiver)
-                after = self.move(kind, ends, modules, after, parent, size, hops=len(chain), origin=targets[0]).last
+                origin = f"{targets[0]} {modules[0]}"
+                after = self.move(kind, ends, modules, after, parent, size, hops=len(chain), origin=origin).last
             for target in targets:
                 has |= {(target, module): after for module in modules}
                 self.begin[target] += after

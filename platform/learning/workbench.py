@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fogtune.platform.config import Config
+from fogtune.platform.config import Config, DeviceGroup
 from fogtune.platform.data.labels import encode_labels, label_names
 from fogtune.platform.data.partition import split_table
 from fogtune.platform.data.sources import load_table
@@ -18,11 +18,11 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.model.heads import HEADS, HeadKind
 from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.statistics import LARGEST_RMS, measure
-from fogtune.platform.ownership import Ownership, own
+from fogtune.platform.ownership import Ownership, own, task_begins
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
 
-from .batches import epochs
+from .batches import epochs, window
 from .prefixes import PrefixCache
 
 
@@ -51,12 +51,9 @@ class Dataset:
             users = [d for d in tree.devices if tasks.intersection(groups[tree[d].group or ""].tasks)]
             splits[name] = split_table(name, source, tables[name], users, config.seed)
             for device, shard in splits[name].devices.items():
-                for task in sorted(tasks):
-                    if round(config.rounds * epochs(config, task) * len(shard.train)) == 0:
-                        has = f"{device} has {len(shard.train)} samples of {name}"
-                        where = "local.epochs" if config.tasks[task].epochs is None else f"tasks.{task}.epochs"
-                        allowed = f"at least {1 / (config.rounds * len(shard.train)):.3g}, to train on one"
-                        raise InputError(where, f"{epochs(config, task):g} given, but {has}; allowed: {allowed}")
+                group = groups[tree[device].group or ""]
+                for task in (task for task in group.tasks if task in tasks):
+                    _require_training(config, group, device, task, len(shard.train))
         labels = {
             name: label_names(tables[task.source], task.label, HEADS[task.head].labels, name)
             for name, task in config.tasks.items()
@@ -80,6 +77,17 @@ class Statistics:
 
     tensors: dict[str, Tensor]
     samples: int
+
+
+def _require_training(config: Config, group: DeviceGroup, device: str, task: str, samples: int) -> None:
+    """InputError if a device would never train a task."""
+    begins, passes = task_begins(config, group, task), epochs(config, task)
+    if window(samples, passes, config.rounds)[1] > window(samples, passes, begins)[0]:
+        return
+    where = "local.epochs" if config.tasks[task].epochs is None else f"tasks.{task}.epochs"
+    has = f"{device} has {samples} samples of {config.tasks[task].source}"
+    allowed = f"at least {1 / ((config.rounds - begins + 1) * max(1, samples)):.3g}, to train on one"
+    raise InputError(where, f"{passes:g} given, but {has}; allowed: {allowed}")
 
 
 class Workbench:

@@ -143,3 +143,23 @@ def test_a_killed_head_takes_its_members_updates_with_it(tiny: MakeConfig, share
         assert third.record.updates_lost == 0
     finally:
         runner.close()
+
+
+def test_what_a_killed_host_was_to_hand_on_is_missed_by_those_who_wait_for_it(
+    tiny: MakeConfig, shared_ray: None
+) -> None:
+    config = tiny(*LATE, "execution.devices_per_actor=1", "federation.quorum=0.2")
+    (_, twin), _, _ = rounds(LocalRunner(config), 2)
+    told = {d["about"]: d["why"] for d in twin.decisions if d["what"] == "is handed on"}
+    assert "from coach-0: " in told["reader-0"]
+    runner = RayRunner(config, "copies")
+    try:
+        runner.round(1)
+        os.kill(host_pid("copies", "device/coach-0"), signal.SIGKILL)
+        second = runner.round(2)
+        assert second.record.updates_lost == 2
+        assert " has not come from coach-0" in (second.lost or "")
+        third = runner.round(3)
+        assert (third.record.updates_lost, third.lost) == (0, None)
+    finally:
+        runner.close()

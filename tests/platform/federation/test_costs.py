@@ -17,22 +17,26 @@ def costs(epochs: float, begins: int = 1) -> RoundCosts:
     config = preset("smoke", "network={}")
     tree = build_tree(config)
     initial = {module: {"weight": torch.zeros(1)} for module in module_names(config)}
-    setup = Setup(initial, {}, {}, None, {"reader-0": (Workload(10, 100, 30, epochs, begins),)})
+    setup = Setup(initial, {}, {}, None, {"reader-0": (Workload("topic", 10, 100, 30, epochs, begins),)})
     return RoundCosts(config, tree, own(config, tree), setup)
+
+
+def flops(found: RoundCosts, round_number: int, trained: int) -> float:
+    return found.flops("reader-0", round_number, {"topic": trained})
 
 
 def test_what_is_frozen_is_computed_when_a_sample_first_comes() -> None:
     half = costs(0.5)
-    assert [half.flops("reader-0", number, number - 1) for number in (1, 2, 3, 4)] == [650, 650, 500, 500]
-    assert half.flops("reader-0", 3, trained=0) == 650  # who sat out before has not computed it yet
+    assert [flops(half, number, number - 1) for number in (1, 2, 3, 4)] == [650, 650, 500, 500]
+    assert flops(half, 3, 0) == half.flops("reader-0", 3, {}) == 650  # who sat out before has not computed it yet
     # In a pass and a half of 10 samples are 15, in the first round all of them for the first time.
     longer = costs(1.5)
-    assert [longer.flops("reader-0", number, number - 1) for number in (1, 2)] == [1800, 1500]
+    assert [flops(longer, number, number - 1) for number in (1, 2)] == [1800, 1500]
 
 
 def test_a_task_that_begins_later_is_computed_from_then_on() -> None:
     late = costs(0.5, begins=3)
-    assert [late.flops("reader-0", number, number - 1) for number in (1, 2, 3, 4, 5)] == [0, 0, 650, 650, 500]
+    assert [flops(late, number, max(0, number - 3)) for number in (1, 2, 3, 4, 5)] == [0, 0, 650, 650, 500]
 
 
 def test_what_one_alone_contributes_is_no_sum() -> None:

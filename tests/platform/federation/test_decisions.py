@@ -64,7 +64,7 @@ def coordinate(*overrides: str, readers: int = 4, flops: Mapping[str, float] | N
     initial[HEAD] = {"weight": torch.zeros(31_230)}
     assert message_bytes(initial[HEAD]) == MEGABIT
     loads = {f"{g.name}-{i}": 100.0 for g in config.devices for i in range(g.count)} | {**(flops or {})}
-    workloads = {device: (Workload(1, operations, 0),) for device, operations in loads.items()}
+    workloads = {device: (Workload("topic", 1, operations, 0),) for device, operations in loads.items()}
     coordinator = Coordinator(config, Setup(initial, {"topic": 1}, {}, None, workloads))
     for stamps in coordinator.state.stamps.values():  # so that there is something to fetch in round 1
         stamps[HEAD] = -1

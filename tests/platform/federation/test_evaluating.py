@@ -24,8 +24,8 @@ def surroundings(config: Config) -> tuple[Tree, Ownership]:
     return tree, own(config, tree)
 
 
-def found(config: Config, task: str) -> tuple[str, ...]:
-    return variants(config, *surroundings(config), task)
+def found(config: Config, task: str, round_number: int = 1) -> tuple[str, ...]:
+    return variants(config, *surroundings(config), task, round_number)
 
 
 def test_a_task_is_evaluated_where_its_lowest_module_is_averaged(tiny: MakeConfig) -> None:
@@ -47,6 +47,12 @@ def test_a_region_that_does_not_execute_a_task_has_no_model_of_it(tiny: MakeConf
     assert found(tiny(listed, FOG_HEADS), "exercise") == ("a",)
 
 
+def test_who_does_not_execute_it_yet_has_no_model_of_it_either(tiny: MakeConfig) -> None:
+    late = tiny(FOG_HEADS, "devices.1.joins=3", "tasks.exercise.begins=2")
+    assert [found(late, "topic", number) for number in (2, 3)] == [("fog-0",), ("fog-0", "fog-1")]
+    assert [found(late, "exercise", number) for number in (1, 2)] == [(), ("fog-0", "fog-1")]
+
+
 @given(hosts=st.integers(1, 5), held_out=st.integers(1, 300), scope=st.sampled_from([None, FOG_HEADS, PERSONAL_HEADS]))
 def test_every_chunk_of_every_variant_is_evaluated_once(
     tiny: MakeConfig, hosts: int, held_out: int, scope: str | None
@@ -56,7 +62,7 @@ def test_every_chunk_of_every_variant_is_evaluated_once(
     devices = tree.devices
     packed = {f"host-{i}": devices[i::hosts] for i in range(hosts)}
     setup = Setup({}, dict.fromkeys(config.tasks, held_out), {}, None)
-    jobs = evaluation_jobs(config, tree, ownership, setup, packed)
+    jobs = evaluation_jobs(config, tree, ownership, setup, packed, 1)
     for task in config.tasks:
         for variant in found(config, task):
             chunks = [

@@ -41,14 +41,14 @@ def test_devices_are_asked_for_what_others_get_from_them() -> None:
         order("a", head=("b",), adapter=("b", "c")),
         order("c", head=("a", "b")),
         order("b", adapter=("fog-0",)),
-        order("d", head=("fog-1",)),
+        order("d", head=("fog-1",), adapter=("b", "ap-0")),  # an access point is no node of the tree
     )
     assert holders_of(RoundPlan(1, orders, False, False), TREE) == {"fog-0": {"head": ("b",), "adapter": ("c",)}}
 
 
 def test_a_copy_of_the_version_is_what_a_device_starts_from() -> None:
     copy = {"weight": VERSIONS["head"]["weight"].clone()}
-    found = take(order("a", head=("b",), adapter=("c", "fog-0")), {("b", "head"): copy})
+    found = take(order("a", head=("b",), adapter=("c", "ap-0")), {("b", "head"): copy})
     assert found["head"] is copy
     assert found["adapter"] is VERSIONS["adapter"]
 

@@ -117,7 +117,7 @@ class TestHandingOn:
         told = [
             d["why"] for d in ran.results[2].record.decisions if (d["about"], d["what"]) == ("reader-0", "is handed on")
         ]
-        assert any("head/topic" in why and why.endswith("from coach-0: cheaper than from fog-0") for why in told)
+        assert any("head/topic" in why and why.endswith("from coach-0: the cheapest that has it") for why in told)
 
     def test_that_costs_less_and_changes_nothing_else(self, run: Run) -> None:
         ran, alone = run(*SHARED), run(LATE, *NETWORK, "network.d2d={}")
@@ -152,6 +152,61 @@ class TestHandingOn:
         assert "head/topic as " in result.lost
         assert result.lost.endswith("is not the version of fog-0: its sha256 differs")
         runner.close()
+
+
+@pytest.mark.parametrize("share", ["true", "false"])
+def test_a_star_with_access_points_relays_downloads(tiny: MakeConfig, share: str) -> None:
+    shadowed = (
+        "seed=16",  # some do not hear the access point
+        "topology.tiers=[]",
+        "network.placement={access_points: 1, radius_m: 300, spread_m: 20}",
+        "network.channel={kind: log-distance, shadowing_db: 12}",
+        "network.radio={fading: none, least_snr_db: 0}",
+        f"network.d2d={{range_m: 5000, band_hz: 1e3, share: {share}}}",
+    )
+    runner = LocalRunner(tiny(*shadowed))
+    results = [runner.round(number) for number in (1, 2)]
+    runner.close()
+    assert [result.lost for result in results] == [None, None]
+    down = {(row.source, row.target) for row in results[1].rows if row.kind == "d2d" and row.module == "adapter/fusion"}
+    assert down
+
+
+def test_the_shape_of_the_tree_does_not_change_a_bit(run: Run) -> None:
+    def bits(ran: Ran) -> list[torch.Tensor]:
+        versions = ran.snapshots[-1].nodes["cloud"].versions
+        return [tensor for _, tensors in sorted(versions.items()) for _, tensor in sorted(tensors.items())]
+
+    late = (LATE, "tasks.exercise.begins=2")
+    deep = 'topology.tiers=[{"name": "region", "count": 2}, {"name": "fog", "count": 3}]'
+    star, tree, deeper = (bits(run(*late, *shape)) for shape in (("topology.tiers=[]",), (), (deep,)))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(star, tree, deeper, strict=True))
+
+
+def test_adaptive_cadences_count_from_where_a_module_began(run: Run) -> None:
+    """A round's change is not spread over rounds in which nobody trained the module."""
+    moved = run("tasks.topic.begins=3", "federation.adaptive={budget: 0.9}").snapshots[2].coordinator.moved
+    at_once = run("federation.adaptive={budget: 0.9}").snapshots[0].coordinator.moved
+    assert moved["head/topic"] == pytest.approx(at_once["head/topic"], rel=0.5)
+
+
+def test_scaffolds_mean_correction_is_over_those_who_have_joined(run: Run) -> None:
+    """After a round in which all that have joined took part, c is the mean of their c_i."""
+    ran = run(LATE, "local.optimizer=sgd", "federation.rule.kind=scaffold", "topology.tiers=[]")
+    snapshot = ran.snapshots[0]
+    total = torch.cat([
+        tensor.flatten()
+        for name, tensor in sorted(snapshot.nodes["cloud"].versions["adapter/fusion"].items())
+        if name.startswith("control/")
+    ])  # fmt: skip
+    own = [
+        torch.cat(
+            [tensor.flatten() for _, tensor in sorted(snapshot.devices[device].controls["adapter/fusion"].items())]
+        )
+        for device in ("watch-0", "watch-1", "coach-0")
+    ]
+    mean = torch.stack(own).mean(0)  # c weighs them by their samples, so nearly this
+    assert 0.9 < float(total @ mean / (mean @ mean)) < 1.1  # over all five owners it would be 3 fifths of it
 
 
 class TestNewTask:

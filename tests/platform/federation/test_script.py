@@ -158,6 +158,22 @@ class TestDownloads:
             ("backhaul", ("cloud", "ap-1"), "head 1", ()),
         ]
 
+    def test_an_access_point_is_sent_only_what_it_sends_on(self) -> None:
+        access = dict.fromkeys("abc", "ap-0")
+        late = order("a", BOTH, sources={"head": "b", "adapter": "c"})
+        orders = late, order("b"), order("c", ["adapter"], changes=["adapter"])
+        script = write(*orders, parents=STAR, access=access)
+        size = SIZES.change["adapter"]
+        assert lines(script)[:2] == [
+            ("backhaul", ("cloud", "ap-0"), f"adapter {size}", ()),
+            ("downlink", ("ap-0", "c"), f"adapter {size}", (0,)),
+        ]
+
+    def test_what_a_device_sends_to_another_is_lost_each_for_itself(self) -> None:
+        script = write(order("a", BOTH, sources=dict.fromkeys(BOTH, "b"), changes=HEAD), order("b"))
+        origins = [action.origin for action in script.actions if action.kind == "d2d"]
+        assert len(set(origins)) == len(origins) == 2
+
     def test_training_begins_when_a_devices_own_modules_are_there(self) -> None:
         flops = {"a": 10.0, "b": 20.0, "c": 30.0}
         script = write(order("a", ["head"]), order("b", BOTH), order("c"), flops=flops)

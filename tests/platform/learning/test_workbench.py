@@ -47,3 +47,12 @@ def test_a_device_that_would_never_train_is_refused(tiny: MakeConfig) -> None:
         "local.epochs: 0.01 given, but watch-0 has 10 samples of watch; allowed: at least 0.025, to train on one"
     )
     Dataset.load(tiny("local.epochs=0.04"), build_tree(config))  # news: 4 rounds of 8 samples
+
+
+def test_so_is_one_that_would_never_train_once_it_has_joined(tiny: MakeConfig) -> None:
+    config = tiny("devices.1.joins=4", "tasks.topic.epochs=0.03")  # 8 samples in its only round
+    with pytest.raises(InputError) as caught:
+        Dataset.load(config, build_tree(config))
+    assert str(caught.value) == (
+        "tasks.topic.epochs: 0.03 given, but reader-0 has 8 samples of news; allowed: at least 0.125, to train on one"
+    )
