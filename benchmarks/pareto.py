@@ -43,6 +43,8 @@ ROWS: dict[str, tuple[Callable[[], Config], tuple[str, ...]]] = {
 }
 """Row -> its preset and overrides, those that matter most first."""
 
+UNITS = ("s", "J")
+
 Runs = dict[str, dict[int, RunDirectory]]
 """Row -> seed -> run."""
 
@@ -72,17 +74,18 @@ def completed(row: str, seed: int, runs: Path) -> RunDirectory:
 
 
 def methods(runs: Runs) -> str:
-    """A line a method: its accuracy and costs, and those of `pareto` with the same seed up to that accuracy."""
+    """A line a method: its accuracy and costs, and when it and `pareto` (same seeds) first have about as much."""
+    less = f"{WITHIN} less"
     lines = [
-        f"| method | seeds | mean accuracy | time | energy | `pareto` to {WITHIN} points less | `pareto` to as much |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | seeds | mean accuracy | time | energy | it, to {less} | `pareto`, to {less} | `pareto`, to as much |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for method in ("pareto", *METHODS):
         found = runs[method].values()
         cells = [method, str(len(found)), spread([final(run) for run in found])]
-        cells += [shown(mean(whole(run)[i] for run in found), unit) for i, unit in enumerate(("s", "J"))]
-        for points in (WITHIN, 0.0):
-            cells.append("" if method == "pareto" else costs(runs, runs["pareto"], method, points))
+        cells += [shown(mean(whole(run)[i] for run in found), unit) for i, unit in enumerate(UNITS)]
+        cells.append(reached(runs, method, method, WITHIN))
+        cells += ["" if method == "pareto" else reached(runs, "pareto", method, points) for points in (WITHIN, 0.0)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -95,24 +98,20 @@ def ingredients(runs: Runs) -> str:
     for row in ("pareto", *INGREDIENTS):
         run = runs[row][seed]
         time_s, energy_j = whole(run)
-        reached = until(run, target)
-        there = f"{shown(reached[0], 's')}, {shown(reached[1], 'J')}" if reached else "-"
+        spent = until(run, target)
+        there = f"{shown(spent[0], 's')}, {shown(spent[1], 'J')}" if spent else "never"
         name = "as it is" if row == "pareto" else row
         lines.append(f"| {name} | {final(run):.1f} | {shown(time_s, 's')} | {shown(energy_j, 'J')} | {there} |")
     return "\n".join(lines) + "\n"
 
 
-def costs(runs: Runs, ours: dict[int, RunDirectory], method: str, points: float) -> str:
-    """Mean time and energy of our runs until they reach a method's accuracy less some points, and their shares."""
-    there = {seed: until(ours[seed], final(run) - points) for seed, run in runs[method].items()}
-    reached = {seed: found for seed, found in there.items() if found is not None}
-    if len(reached) < len(there):
-        return f"{len(reached)} of {len(there)}"
-    parts = []
-    for i, unit in enumerate(("s", "J")):
-        cost, full = mean(found[i] for found in reached.values()), mean(whole(run)[i] for run in runs[method].values())
-        parts.append(f"{shown(cost, unit)} ({100 * cost / full:.0f} %)")
-    return ", ".join(parts)
+def reached(runs: Runs, row: str, method: str, points: float) -> str:
+    """Mean time and energy by when the runs of a row have a method's final accuracy, less some points."""
+    there = [until(runs[row][seed], final(run) - points) for seed, run in runs[method].items()]
+    found = [spent for spent in there if spent is not None]
+    if len(found) < len(there):
+        return f"{len(found)} of {len(there)}"
+    return ", ".join(shown(mean(spent[i] for spent in found), unit) for i, unit in enumerate(UNITS))
 
 
 def until(run: RunDirectory, accuracy: float) -> tuple[float, float] | None:
