@@ -32,7 +32,6 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "no cluster heads": ("network.d2d.heads=false",),
     "nothing handed on": ("network.d2d.share=false",),
     "ways of least time": ("network.energy_weight=0",),
-    "adaptive cadences too": ("federation.adaptive={budget: 0.5}",),
 }
 """What is otherwise -> overrides of `pareto`."""
 ROWS: dict[str, tuple[Callable[[], Config], tuple[str, ...]]] = {
@@ -77,7 +76,7 @@ def methods(runs: Runs) -> str:
     """A line a method: its accuracy and costs, and when it and `pareto` (same seeds) first have about as much."""
     less = f"{WITHIN} less"
     lines = [
-        f"| method | seeds | mean accuracy | time | energy | it, to {less} | `pareto`, to {less} | `pareto`, to as much |",
+        f"| method | seeds | accuracy | time | energy | it, to {less} | `pareto`, to {less} | `pareto`, to as much |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for method in ("pareto", *METHODS):

@@ -165,6 +165,6 @@ class Federation(Section):
     modules: tuple[ModulePolicy, ...] = ()
     """Exceptions a module."""
     participation: float = Field(default=1.0, gt=0, le=1)
-    """Share of the devices that train in a round, drawn at random; at least one."""
+    """Share of the devices that have joined which trains in a round, drawn at random; at least one device."""
     quorum: float = Field(default=1.0, ge=0, le=1)
     """Least share of the planned updates that must arrive in a round; below it the run fails."""
