@@ -31,7 +31,6 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "updates and versions in fp32": ("federation.compress_down=false", "federation.compression=[]"),
     "no cluster heads": ("network.d2d.heads=false",),
     "nothing handed on": ("network.d2d.share=false",),
-    "ways of least time": ("network.energy_weight=0",),
 }
 """What is otherwise -> overrides of `pareto`."""
 ROWS: dict[str, tuple[Callable[[], Config], tuple[str, ...]]] = {
