@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from itertools import accumulate
 from pathlib import Path
 from statistics import mean
 
@@ -114,9 +113,13 @@ def reached(runs: Runs, row: str, method: str, points: float) -> str:
 
 def until(run: RunDirectory, accuracy: float) -> tuple[float, float] | None:
     """Virtual seconds and joules until a run first has a mean accuracy; null if it never does."""
-    records = run.records()
-    spent = zip(*(accumulate(cost(record)[i] for record in records) for i in (0, 1)), strict=True)
-    return next((at for record, at in zip(records, spent, strict=True) if percent(record) >= accuracy), None)
+    time_s = energy_j = 0.0
+    for record in run.records():
+        round_s, round_j = cost(record)
+        time_s, energy_j = time_s + round_s, energy_j + round_j
+        if percent(record) >= accuracy:
+            return time_s, energy_j
+    return None
 
 
 def final(run: RunDirectory) -> float:
