@@ -40,7 +40,7 @@ check: setup  ## lint, format, types, import contracts, generated docs
 	@$(BIN)/fogtune config reference | diff -u docs/configuration.md - \
 	  || { echo "docs/configuration.md is not what the code says; run make docs"; exit 1; }
 
-results: setup  ## the tables of docs/results.md and docs/pareto.md (three hours)
+results: setup  ## the tables of docs/results.md and docs/pareto.md (two and a half hours)
 	$(BIN)/python benchmarks/accuracy.py --out docs/results.md
 	$(BIN)/python benchmarks/pareto.py --out docs/pareto.md
 

@@ -24,26 +24,23 @@ from typing import Any
 
 import ray
 
-from fogtune.platform.aggregation import Update
-from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
 from fogtune.platform.config import Config
 from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.evaluating import evaluation_jobs
-from fogtune.platform.federation.handing_on import digests, holders_of
+from fogtune.platform.federation.handing_on import holders_of
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.evaluation import add_tallies
-from fogtune.platform.topology import CLOUD
 from fogtune.platform.topology_build import build_tree
 
-from .aggregators import Aggregator
 from .answers import ActorDied, get
 from .hosts import Host
-from .packing import actor_name, pack
+from .nodes import Nodes
+from .packing import pack
 
 
 class CoordinatorActor:
@@ -54,19 +51,15 @@ class CoordinatorActor:
         self._namespace = namespace
         self._number = 0
         self._hosts: dict[str, Any] = {}
-        self._nodes: dict[str, Any] = {}
         self._devices: dict[str, tuple[str, ...]] = {}
         self._home: dict[str, str] = {}
         """Device -> its host."""
         self._remembered: dict[str, Any] = {}
         """Host -> reference to what its devices remembered after the last round."""
-        self._version_refs: dict[str, Any] = {}
-        self._arrived = Update.empty()
         self._setup: Setup
         self._coordinator: Coordinator
         self._accountant: Accountant
-        self._cloud: TierLogic
-        self._cloud_state: TierState
+        self._nodes: Nodes
 
     def __repr__(self) -> str:
         return f"coordinator ({self._config.name})"
@@ -92,14 +85,7 @@ class CoordinatorActor:
         self._setup = self._get(next(iter(self._hosts.values())).setup.remote())
         self._coordinator = Coordinator(config, self._setup)
         self._accountant = Accountant(self._coordinator)
-        self._cloud = TierLogic(config, tree, self._coordinator.ownership, CLOUD)
-        self._cloud_state = self._cloud.initial(self._setup.initial)
-        initial = ray.put(self._setup.initial)
-        for node in tree.aggregators:
-            if node != CLOUD:
-                name = actor_name(tree, node)
-                options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0)
-                self._nodes[node] = options.remote(name, config, node, initial)
+        self._nodes = Nodes(config, self._namespace, tree, self._coordinator.ownership, self._setup.initial)
         return self._setup
 
     @ray.method
@@ -113,17 +99,17 @@ class CoordinatorActor:
         started = time.perf_counter()
         coordinator = self._coordinator
         plan = coordinator.plan(number)
-        self._begin(plan)
+        self._nodes.begin(plan)
         reports, receipts, dead = self._train(plan)
         coordinator.admit(plan, reports)
         self._get(receipts)
         self._revive(dead)
         found = coordinator.cooperation(plan, reports)
         disagreement = self._cooperate(found)
-        step, changed, upward = self._close(plan)
+        step, changed, upward = self._nodes.close(plan)
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
-        self._descend(adopted)
+        self._nodes.descend(adopted)
         sums = self._evaluate() if plan.evaluate else {}
         booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started
@@ -135,8 +121,7 @@ class CoordinatorActor:
     def snapshot(self) -> Snapshot:
         """The federation's whole state after the last round."""
         self._remembered = {name: host.states.remote() for name, host in self._hosts.items()}
-        states = self._get([node.state.remote() for node in self._nodes.values()])
-        nodes = {CLOUD: self._cloud_state, **dict(zip(self._nodes, states, strict=True))}
+        nodes = self._nodes.states()
         devices: dict[str, DeviceState] = {}
         for held in self._get(list(self._remembered.values())):
             devices |= held
@@ -146,11 +131,9 @@ class CoordinatorActor:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot, whatever the packing was when it was taken."""
         self._coordinator.state = snapshot.coordinator
-        self._cloud_state = snapshot.nodes[CLOUD]
-        self._version_refs.clear()
         self._remembered = dict.fromkeys(self._hosts, ray.put(dict(snapshot.devices)))
         self._get(
-            [node.restore.remote(snapshot.nodes[name]) for name, node in self._nodes.items()]
+            self._nodes.restore(snapshot.nodes)
             + [host.restore.remote(self._remembered[name]) for name, host in self._hosts.items()]
         )
 
@@ -172,28 +155,11 @@ class CoordinatorActor:
         known = [name for name in dead if name in self._remembered]
         self._get([self._hosts[name].restore.remote(self._remembered[name]) for name in known])
 
-    def _begin(self, plan: RoundPlan) -> None:
-        """Nodes forget what they may have of a round that failed, and are given what they lack."""
-        tree = self._coordinator.tree
-        self._get([node.begin.remote() for node in self._nodes.values()])
-        receipts = []
-        for node, modules in plan.first.items():
-            receipts.append(self._nodes[node].receive.remote(modules, self._versions(tree[node].parent or "")))
-            self._version_refs.pop(node, None)
-        self._get(receipts)
-
     def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], dict[str, Any], list[str]]:
         """What devices hand on to others: digests as their parents give them, host -> reference to the copies of its
         devices, and the hosts that died."""
-        tree, known, asked = self._coordinator.tree, dict[tuple[str, str], str](), []
-        holders = holders_of(plan, tree)
-        for node, modules in holders.items():
-            if node == CLOUD:
-                known |= digests(CLOUD, self._cloud_state.versions, modules)
-            else:
-                asked.append(self._nodes[node].digests.remote(tuple(modules)))
-        for answer in self._get(asked):
-            known |= answer
+        holders = holders_of(plan, self._coordinator.tree)
+        known = self._nodes.digests(holders)
         homes: dict[str, dict[str, None]] = {}
         for node, of_node in holders.items():
             for device in (device for devices in of_node.values() for device in devices):
@@ -201,7 +167,7 @@ class CoordinatorActor:
         lent = {
             name: self._hosts[name]
             .hand_on.options(num_returns=2)
-            .remote(plan_ref, tuple(nodes), *(self._versions(node) for node in nodes))
+            .remote(plan_ref, tuple(nodes), *(self._nodes.versions(node) for node in nodes))
             for name, nodes in homes.items()
         }
         dead = []
@@ -229,13 +195,12 @@ class CoordinatorActor:
             homes = [self._home.get(source[-1]) for device in devices for source in sources_of[device].values()]
             given = (copies[home] for home in dict.fromkeys(homes) if home in copies)
             refs = host.train.options(num_returns=1 + len(receivers)).remote(
-                plan_ref, receivers, known, parents, *(self._versions(parent) for parent in parents), *given
+                plan_ref, receivers, known, parents, *(self._nodes.versions(parent) for parent in parents), *given
             )
             waiting[refs[0]] = (name, receivers, refs[1:])
         reports: list[DeviceReport] = []
         receipts: list[Any] = []
         to_heads: dict[str, list[Any]] = {}
-        self._arrived = Update.empty()
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             name, receivers, updates = waiting.pop(done)
@@ -248,10 +213,10 @@ class CoordinatorActor:
                 ]
                 continue
             for receiver, update in zip(receivers, updates, strict=True):
-                if receiver in tree.devices:
+                if tree.is_device(receiver):
                     to_heads.setdefault(receiver, []).append(update)
                 else:
-                    receipts += self._add(receiver, update)
+                    receipts += self._nodes.add(receiver, update)
         heard = self._coordinator.heard(plan, reports)
         unheard = tuple(report.device for report, told in zip(heard, reports, strict=True) if report != told)
         if unheard:
@@ -262,17 +227,11 @@ class CoordinatorActor:
             if head in delivering:
                 parent = tree[head].parent or ""
                 host = self._hosts[self._home[head]]
-                total = host.add_up.remote(plan.round, head, self._versions(parent), *updates)
-                receipts += self._add(parent, total)
-        reports.sort(key=lambda report: tree.devices.index(report.device))
+                total = host.add_up.remote(plan.round, head, self._nodes.versions(parent), *updates)
+                receipts += self._nodes.add(parent, total)
+        position = {order.device: i for i, order in enumerate(plan.orders)}
+        reports.sort(key=lambda report: position[report.device])
         return reports, receipts, dead
-
-    def _add(self, node: str, update: Any) -> list[Any]:
-        """Give an update (by reference) to a node. Returns the receipt to wait for; the cloud gives none."""
-        if node != CLOUD:
-            return [self._nodes[node].add.remote(update)]
-        self._arrived = self._arrived + self._get(update)
-        return []
 
     def _cooperate(self, found: Cooperation) -> dict[str, Disagreement]:
         """Neighbours average what they keep; hosts give it to each other by reference."""
@@ -283,36 +242,6 @@ class CoordinatorActor:
         for answer in self._get([host.cooperate.remote(found_ref, *lent) for host in homes]):
             told |= answer
         return Disagreement.total(told)
-
-    def _close(self, plan: RoundPlan) -> tuple[Step, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
-        """Close the round tier by tier. Returns the cloud's step, new versions, and what went upward."""
-        tree = self._coordinator.tree
-        changed: dict[str, tuple[str, ...]] = {}
-        upward: dict[str, tuple[str, ...]] = {}
-        self._version_refs.clear()
-        for tier in tree.tiers[-2:0:-1]:
-            told = {}
-            receipts: list[Any] = []
-            for node in (n for n in tree.aggregators if tree[n].tier == tier):
-                close = self._nodes[node].close.options(num_returns=2)
-                update, told[node] = close.remote(plan.round, plan.held_back.get(tier, ()))
-                receipts += self._add(tree[node].parent or "", update)
-            self._get(receipts)
-            for node, (sent, made) in zip(told, self._get(list(told.values())), strict=True):
-                upward[node], changed[node] = sent, made
-        step = self._cloud.step(self._cloud_state, plan.round, self._arrived)
-        self._cloud_state, changed[CLOUD] = step.state, step.changed
-        return step, changed, upward
-
-    def _descend(self, adopted: Mapping[str, Sequence[str]]) -> None:
-        """New versions go down, from the top: a parent is asked for its versions after it was given new ones."""
-        tree = self._coordinator.tree
-        receipts = []
-        for node, modules in adopted.items():
-            if modules:
-                versions = self._versions(tree[node].parent or "")
-                receipts.append(self._nodes[node].adopt.remote(self._number, tuple(modules), versions))
-        self._get(receipts)
 
     def _evaluate(self) -> Sums:
         """Exact metric sums of all tasks' held-out data, added up over the hosts."""
@@ -325,20 +254,14 @@ class CoordinatorActor:
             mine = set(self._devices[name])
             variants = [job.variant for job in jobs]
             nodes = tuple(dict.fromkeys((tree[v].parent or "") if v in mine else v for v in variants))
-            answers.append(self._hosts[name].evaluate.remote(jobs, nodes, *(self._versions(node) for node in nodes)))
+            answers.append(
+                self._hosts[name].evaluate.remote(jobs, nodes, *(self._nodes.versions(node) for node in nodes))
+            )
         sums: dict[tuple[str, str], Mapping[str, int]] = {}
         for answer in self._get(answers):
             for key, tally in answer.items():
                 sums[key] = add_tallies(sums.get(key, {}), tally)
         return sums
-
-    def _versions(self, node: str) -> Any:
-        """Reference to a node's versions, made once for all who need it until the versions change."""
-        if node not in self._version_refs:
-            self._version_refs[node] = (
-                ray.put(dict(self._cloud_state.versions)) if node == CLOUD else self._nodes[node].versions.remote()
-            )
-        return self._version_refs[node]
 
     def _get(self, refs: Any) -> Any:
         return get(refs, self._number)

@@ -25,11 +25,11 @@ def pack(tree: Tree, hosts: int) -> tuple[Packed, ...]:
 
     Within a fog node devices are dealt in turn, so that hosts which share it get the same mix of device groups.
     """
-    parents = [node for node in tree.aggregators[::-1] if any(c in tree.devices for c in tree.children[node])]
+    parents = [node for node in tree.aggregators[::-1] if any(tree.is_device(c) for c in tree.children[node])]
     stride = max(1, math.ceil(hosts / len(parents)))
     ordered = []
     for parent in parents:
-        children = [child for child in tree.children[parent] if child in tree.devices]
+        children = [child for child in tree.children[parent] if tree.is_device(child)]
         ordered += [child for start in range(stride) for child in children[start::stride]]
     count = min(hosts, len(ordered))
     bounds = [len(ordered) * i // count for i in range(count + 1)]

@@ -12,12 +12,11 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
-from tables import spread, write_between_marks
+from tables import percent, spread, write_between_marks
 
 import fogtune
 from fogtune.pipelines.repeated import completed_run
 from fogtune.platform.run.directory import RunInfo
-from fogtune.platform.run.record import headline
 
 ROWS = ("default", "centralized", "local-only", "edge-only", "hierarchical-e2", "hierarchical-e8", "star")
 
@@ -54,7 +53,7 @@ def markdown(rows: dict[str, list[RunInfo]]) -> str:
         "|---" * (len(tasks) + 4) + "|",
     ]
     for preset, infos in rows.items():
-        cells = [spread([percent(info, task) for info in infos]) for task in tasks]
+        cells = [spread([percent(info.summary.tasks[task]) for info in infos]) for task in tasks]
         personal = " / ".join(
             f"{mean(own):.1f}"
             for name in ("personal_mean", "personal_worst_decile")
@@ -63,12 +62,6 @@ def markdown(rows: dict[str, list[RunInfo]]) -> str:
         moved = mean(sum(info.summary.bytes.values()) for info in infos) / 1e6
         lines.append(f"| {preset} | {len(infos)} | {' | '.join(cells)} | {personal or '-'} | {moved:,.0f} |")
     return "\n".join(lines) + "\n"
-
-
-def percent(info: RunInfo, task: str) -> float:
-    """A task's first metric, times 100."""
-    found = headline(info.summary.tasks[task])
-    return 100 * found[1] if found else float("nan")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
-from tables import spread, write_between_marks
+from tables import percent, spread, write_between_marks
 
 from fogtune.pipelines.hf_fm import METHODS, pareto
 from fogtune.pipelines.repeated import completed_run
 from fogtune.platform.config import Config
 from fogtune.platform.config.load import load_config
 from fogtune.platform.run.directory import RunDirectory
-from fogtune.platform.run.record import RoundRecord, headline
+from fogtune.platform.run.record import RoundRecord, Summary
 
 AGAINST = "hierarchical-e2-d2d"
 WITHIN = 0.5
@@ -80,7 +80,7 @@ def methods(runs: Runs) -> str:
     for method in ("pareto", *METHODS):
         found = runs[method].values()
         cells = [method, str(len(found)), spread([final(run) for run in found])]
-        cells += [shown(mean(whole(run)[i] for run in found), unit) for i, unit in enumerate(UNITS)]
+        cells += [shown(mean(cost(run.info.summary)[i] for run in found), unit) for i, unit in enumerate(UNITS)]
         cells.append(reached(runs, method, method, WITHIN))
         cells += ["" if method == "pareto" else reached(runs, "pareto", method, points) for points in (WITHIN, 0.0)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -94,7 +94,7 @@ def ingredients(runs: Runs) -> str:
     lines = [f"| `pareto` | mean accuracy | time | energy | to {target:.1f} |", "|---|---|---|---|---|"]
     for row in ("pareto", *INGREDIENTS):
         run = runs[row][seed]
-        time_s, energy_j = whole(run)
+        time_s, energy_j = cost(run.info.summary)
         spent = until(run, target)
         there = f"{shown(spent[0], 's')}, {shown(spent[1], 'J')}" if spent else "never"
         name = "as it is" if row == "pareto" else row
@@ -117,31 +117,24 @@ def until(run: RunDirectory, accuracy: float) -> tuple[float, float] | None:
     for record in run.records():
         round_s, round_j = cost(record)
         time_s, energy_j = time_s + round_s, energy_j + round_j
-        if percent(record) >= accuracy:
+        if mean_accuracy(record) >= accuracy:
             return time_s, energy_j
     return None
 
 
 def final(run: RunDirectory) -> float:
     """Mean accuracy over the tasks after the last round, in percent."""
-    return percent(run.records()[-1])
+    return mean_accuracy(run.records()[-1])
 
 
-def whole(run: RunDirectory) -> tuple[float, float]:
-    """Virtual seconds and joules of a run."""
-    spent = [cost(record) for record in run.records()]
-    return sum(time_s for time_s, _ in spent), sum(energy_j for _, energy_j in spent)
+def cost(whole: RoundRecord | Summary) -> tuple[float, float]:
+    """Virtual seconds and joules of a round, or of a run."""
+    return whole.virtual_time_s or 0.0, whole.energy_j or 0.0
 
 
-def cost(record: RoundRecord) -> tuple[float, float]:
-    """Virtual seconds and joules of a round."""
-    return record.virtual_time_s or 0.0, record.energy_j or 0.0
-
-
-def percent(record: RoundRecord) -> float:
-    """Mean over the tasks of what they are judged by; 0 where nothing was evaluated."""
-    found = [headline(metrics) for metrics in record.tasks.values()]
-    return 100 * mean(metric[1] for metric in found if metric) if found else 0.0
+def mean_accuracy(record: RoundRecord) -> float:
+    """Mean over the tasks, in percent; 0 where nothing was evaluated."""
+    return mean(map(percent, record.tasks.values())) if record.tasks else 0.0
 
 
 def shown(value: float, unit: str) -> str:

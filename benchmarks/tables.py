@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
+
+from fogtune.platform.run.record import headline
+
+
+def percent(metrics: Mapping[str, float]) -> float:
+    """What a task is judged by, times 100."""
+    found = headline(metrics)
+    return 100 * found[1] if found else float("nan")
 
 
 def spread(values: list[float]) -> str:

@@ -56,6 +56,10 @@ class Tree:
         """Ids of all other nodes, from the bottom tier upwards: the cloud is last."""
         return tuple(node.id for node in reversed(list(self)) if node.tier != DEVICE)
 
+    def is_device(self, node_id: str) -> bool:
+        """Whether this is a device: not an aggregating node, nor an access point, which is no node of the tree."""
+        return node_id in self.nodes and self[node_id].tier == DEVICE
+
     def leaves(self, node_id: str) -> tuple[str, ...]:
         """Ids of the devices below a node (itself, if it is a device)."""
         if self[node_id].tier == DEVICE:

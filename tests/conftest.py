@@ -1,5 +1,5 @@
 """What all tests share: no network, repeatable random examples, made-up runs for what a person sees, a tiny federation
-on real data and weights, and one Ray for all who need it."""
+on real data and weights, cells drawn by hand, and one Ray for all who need it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from fogtune.platform.config import Config, CountedTopology, DeviceGroup, EmbeddedSource, Task, Tier
 from fogtune.platform.run import NodeEntry, RoundRecord, RunDirectory
+
+if TYPE_CHECKING:
+    from fogtune.platform.network.routing import Cell
 
 # Inherited by Ray's workers and by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -122,6 +126,27 @@ def images() -> tuple[str, ...]:
         'tasks={"vqa": {"source": "easy-vqa", "inputs": ["text", "image"], "label": "answer"}}',
         'model.encoders={"image": {"kind": "image", "size_px": 64}}',
     )
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Cell]:
+    """Draws a cell around `ap`. `a>b 3`: a bit from a to b costs 3; `a=b 3`: and as much from b to a."""
+    import networkx as nx  # type: ignore[import-untyped]
+
+    from fogtune.platform.network.routing import Cell
+
+    def drawn(*links: str) -> Cell:
+        graph = nx.DiGraph()
+        graph.add_node("ap")
+        for link in links:
+            ends, cost = link.split()
+            one, other = ends.replace("=", ">").split(">")
+            graph.add_edge(one, other, cost=float(cost))
+            if "=" in ends:
+                graph.add_edge(other, one, cost=float(cost))
+        return Cell("ap", graph, frozenset(graph["ap"]))
+
+    return drawn
 
 
 @pytest.fixture(scope="session")

@@ -54,13 +54,15 @@ class Coordinator:
         personal = due and config.evaluation.personal
         held_back, chosen = self._held_back(round_number)
         plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
-        if self.costs.network is None:
+        network = self.costs.network
+        if network is None:
             return plan
         state, joined = self.state, self._holdings.joined(round_number)
-        having = self._holdings.having(state, joined, first)
+        d2d = network.network.d2d
+        having = self._holdings.having(state, joined, first) if d2d is not None and d2d.share else {}
         devices = Devices(frozenset(joined), having, state.headed, state.spent_j, state.trained)
         cooperating = partial(self._largest_cooperation, round_number)
-        decided = decide(self.costs, self.costs.network, plan, state.ready_s, devices, cooperating)
+        decided = decide(self.costs, network, plan, state.ready_s, devices, cooperating)
         links = cooperating(decided.orders).links
         if not decided.orders:
             why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")

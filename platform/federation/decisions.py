@@ -36,7 +36,7 @@ class Devices:
 
     joined: frozenset[str]
     having: Mapping[str, frozenset[str]]
-    """Module -> devices that still have their parent's newest version."""
+    """Module -> devices that still have their parent's newest version; empty where devices share nothing."""
     headed: Mapping[str, int]
     """Device -> rounds in which it was a head."""
     spent_j: Mapping[str, float]

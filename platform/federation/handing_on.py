@@ -25,6 +25,23 @@ class HandedOn:
     copies: Copies = field(default_factory=dict)
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(aggregating node, module) -> sha256 of its version, which devices learn from the node itself."""
+    _found: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """(device that has it, module) -> sha256 of its copy, as computed in this process."""
+
+    def __reduce__(self) -> tuple[type[HandedOn], tuple[object, ...]]:
+        # What was found stays behind: every host makes sure for itself.
+        return HandedOn, (self.copies, self.digests)
+
+    def found(self, holder: str, module: str) -> str:
+        """sha256 of a device's copy, computed once for all who get it."""
+        key = holder, module
+        if key not in self._found:
+            self._found[key] = digest(self.copies[key])
+        return self._found[key]
+
+
+NOTHING = HandedOn()
+"""Of a round in which no device gets anything from another."""
 
 
 class CopyRefused(FogTuneError):
@@ -51,7 +68,7 @@ def holders_of(plan: RoundPlan, tree: Tree) -> dict[str, dict[str, tuple[str, ..
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for order in plan.orders:
         for module, source in order.sources.items():
-            if source[-1] in tree.devices:
+            if tree.is_device(source[-1]):
                 of_node = found.setdefault(tree[order.device].parent or "", {})
                 of_node[module] = tuple(dict.fromkeys((*of_node.get(module, ()), source[-1])))
     return found
@@ -72,11 +89,11 @@ def received(order: DeviceOrder, tree: Tree, versions: Mapping[str, Tensors], ha
     found, parent = dict(versions), tree[order.device].parent or ""
     for module, source in order.sources.items():
         holder = source[-1]
-        if holder not in tree.devices:  # the access node, over relays
+        if not tree.is_device(holder):  # the access node, over relays
             continue
         if (holder, module) not in handed.copies:
             raise CopyRefused(f"{module} has not come from {holder}")
         found[module] = handed.copies[holder, module]
-        if digest(found[module]) != handed.digests[parent, module]:
+        if handed.found(holder, module) != handed.digests[parent, module]:
             raise CopyRefused(f"{module} as {holder} has it is not the version of {parent}: its sha256 differs")
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from fogtune.platform.ownership import Ownership
-from fogtune.platform.topology import Tree
+from fogtune.platform.topology import CLOUD, Tree
 
 from .messages import DeviceReport, RoundPlan
 from .state import OWN, CoordinatorState
@@ -21,6 +21,7 @@ class Holdings:
     def __init__(self, tree: Tree, ownership: Ownership) -> None:
         self._tree = tree
         self._begins = ownership.begins_of
+        self._joins = {device: min(begins.values()) for device, begins in self._begins.items()}
         self._modules: dict[str, dict[str, int]] = {}
         """Aggregating node -> module that it holds -> round from which a device below it trains the module."""
         for node in tree.aggregators:
@@ -37,11 +38,11 @@ class Holdings:
 
     def joined(self, round_number: int) -> tuple[str, ...]:
         """The devices that may take part, in the tree's order."""
-        return tuple(device for device, begins in self._begins.items() if min(begins.values()) <= round_number)
+        return tuple(device for device, joins in self._joins.items() if joins <= round_number)
 
     def begins(self, module: str) -> int:
-        """Round from which any device trains a module."""
-        return min(begins[module] for begins in self._begins.values() if module in begins)
+        """Round from which any device trains a module of which the cloud has a version."""
+        return self._modules[CLOUD][module]
 
     def trained(self, device: str, round_number: int) -> tuple[str, ...]:
         """The modules that a device trains in a round, if it has them all."""

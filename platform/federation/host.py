@@ -32,7 +32,7 @@ from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
 from .cooperation import Cooperation, Disagreement, Values, average
-from .handing_on import HandedOn, holders_of, received
+from .handing_on import NOTHING, HandedOn, holders_of, received
 from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
 from .sending import prepare
 
@@ -86,16 +86,14 @@ class DeviceHost:
         for device in bench.tree.devices:
             loads = []
             for task, part in bench.parts(device).items():
+                if not len(part.train):
+                    continue
                 kind = (bench.tree[device].group, task)
-                if kind not in counted and len(part.train):
+                if kind not in counted:
                     counted[kind] = sample_flops(bench, device, task)
-                if len(part.train):
-                    flops, begins = counted[kind], bench.config.tasks[task].begins
-                    loads.append(
-                        Workload(
-                            task, len(part.train), flops.training, flops.prefix, epochs(bench.config, task), begins
-                        )
-                    )
+                flops = counted[kind]
+                passes, begins = epochs(bench.config, task), bench.config.tasks[task].begins
+                loads.append(Workload(task, len(part.train), flops.training, flops.prefix, passes, begins))
             result[device] = tuple(loads)
         return result
 
@@ -113,7 +111,7 @@ class DeviceHost:
         self,
         plan: RoundPlan,
         versions: Mapping[str, Mapping[str, Tensors]],
-        handed: HandedOn = HandedOn(),  # noqa: B008 (frozen)
+        handed: HandedOn = NOTHING,
     ) -> HostReply:
         """Train those of the plan's devices that live here.
 

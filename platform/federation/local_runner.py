@@ -18,7 +18,7 @@ from fogtune.platform.errors import RunFailed
 from fogtune.platform.run.record import LedgerRow, RoundRecord
 from fogtune.platform.topology_build import build_tree
 
-from .accounting import Accountant
+from .accounting import Accountant, Sums
 from .cooperation import Disagreement
 from .coordinator import Coordinator
 from .evaluating import evaluation_jobs
@@ -129,13 +129,7 @@ class LocalRunner:
         for node, modules in adopted.items():
             above = self._states[tree[node].parent or ""].versions
             self._states[node] = self._logic[node].adopt(self._states[node], number, {m: above[m] for m in modules})
-        sums = {}
-        if plan.evaluate:
-            hosts = {"local": tree.devices}
-            jobs = evaluation_jobs(self._host.bench.config, tree, coordinator.ownership, self.setup, hosts, number)[
-                "local"
-            ]
-            sums = self._host.evaluate(jobs, {node: state.versions for node, state in self._states.items()})
+        sums = self._evaluate(number) if plan.evaluate else {}
         booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started
         coordinator.conclude(plan, booked.ready_s, booked.spent_j, moved)
@@ -147,7 +141,7 @@ class LocalRunner:
         tree = self._coordinator.tree
         arriving: dict[str, Update] = {}
         for receiver, update in updates.items():
-            if receiver in tree.devices:
+            if tree.is_device(receiver):
                 if receiver not in delivering:
                     continue
                 parent = tree[receiver].parent or ""
@@ -155,6 +149,12 @@ class LocalRunner:
                 receiver = parent
             arriving[receiver] = arriving.get(receiver, Update.empty()) + update
         return arriving
+
+    def _evaluate(self, number: int) -> Sums:
+        """Exact metric sums of all tasks' held-out data."""
+        coordinator, hosts = self._coordinator, {"local": self._coordinator.tree.devices}
+        spread = evaluation_jobs(coordinator.config, coordinator.tree, coordinator.ownership, self.setup, hosts, number)
+        return self._host.evaluate(spread["local"], {node: state.versions for node, state in self._states.items()})
 
     def snapshot(self) -> Snapshot:
         return Snapshot(deepcopy(self._coordinator.state), dict(self._states), dict(self._host.states))

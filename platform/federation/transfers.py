@@ -52,6 +52,8 @@ class Retries:
 
 @dataclass(frozen=True)
 class Moved:
+    """What became of a transfer; actions are named by their indices in the script."""
+
     last: tuple[int, ...]
     """The last attempt; what the transfer waited for, if nothing was to be moved."""
     arrives: bool = True

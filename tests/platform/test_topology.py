@@ -189,6 +189,12 @@ def test_reserved_and_repeated_names_are_refused(topology: dict[str, Any], line:
     assert refusal(topology, {"camera": 2}) == line
 
 
+def test_devices_are_told_from_other_nodes_and_from_what_is_no_node() -> None:
+    tree = tree_of(counted(fog=1), {"camera": 2})
+    assert [node.id for node in tree if tree.is_device(node.id)] == list(tree.devices) == ["camera-0", "camera-1"]
+    assert not tree.is_device("ap-0")
+
+
 def test_tier_names_without_building() -> None:
     assert tier_names(config(counted(region=1, fog=1), {"camera": 1}).topology) == ("cloud", "region", "fog", "device")
     assert tier_names(config(placed(), {"camera": 1}).topology) == ("cloud", "fog", "device")

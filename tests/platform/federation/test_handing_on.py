@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 
 import pytest
@@ -71,6 +72,17 @@ def test_anything_else_is_refused(copy: dict[str, torch.Tensor]) -> None:
 def test_so_is_nothing_at_all() -> None:
     with pytest.raises(CopyRefused, match="head has not come from b"):
         take(order("a", head=("c", "b")), {("c", "head"): VERSIONS["head"]})
+
+
+def test_a_copy_is_hashed_once_for_all_who_get_it_here_and_anew_elsewhere() -> None:
+    tensors = {"weight": VERSIONS["head"]["weight"].clone()}
+    handed = HandedOn({("c", "head"): tensors}, digests("fog-0", VERSIONS, ["head"]))
+    for device in "ab":
+        received(order(device, head=("c",)), TREE, VERSIONS, handed)
+    tensors["weight"] += 1  # so that it shows who looks at the copy
+    received(order("b", head=("c",)), TREE, VERSIONS, handed)
+    with pytest.raises(CopyRefused, match="its sha256 differs"):
+        received(order("a", head=("c",)), TREE, VERSIONS, pickle.loads(pickle.dumps(handed)))
 
 
 def test_the_digest_is_of_names_shapes_and_values_whatever_their_order_in_memory() -> None:

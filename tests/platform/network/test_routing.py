@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-import networkx as nx  # type: ignore[import-untyped]
 import pytest
 
 from fogtune import preset
@@ -13,42 +12,31 @@ from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.network.routing import Cell, Way, Ways, elect_heads, ways_up
 from fogtune.platform.topology_build import build_tree
 
-
-def draw(*links: str) -> Cell:
-    """A cell around `ap`. `a>b 3`: a bit from a to b costs 3; `a=b 3`: and as much from b to a."""
-    graph = nx.DiGraph()
-    graph.add_node("ap")
-    for link in links:
-        ends, cost = link.split()
-        one, other = ends.replace("=", ">").split(">")
-        graph.add_edge(one, other, cost=int(cost))
-        if "=" in ends:
-            graph.add_edge(other, one, cost=int(cost))
-    return Cell("ap", graph, frozenset(graph) - {"ap"})
+Draw = Callable[..., Cell]
 
 
 class TestWaysUp:
-    def test_a_device_goes_directly_where_that_costs_least(self) -> None:
+    def test_a_device_goes_directly_where_that_costs_least(self, draw: Draw) -> None:
         cell = draw("a>ap 4", "b>ap 3", "a=b 2")
         assert ways_up(cell, relay=True) == {"a": Way((), None, 4), "b": Way((), None, 3)}
 
-    def test_another_device_relays_where_that_costs_less(self) -> None:
+    def test_another_device_relays_where_that_costs_less(self, draw: Draw) -> None:
         cell = draw("a>ap 9", "b>ap 3", "a=b 2")
         assert ways_up(cell, relay=True) == {"a": Way(("b",), None, 5), "b": Way((), None, 3)}
 
-    def test_without_relays_all_go_directly_however_dear(self) -> None:
+    def test_without_relays_all_go_directly_however_dear(self, draw: Draw) -> None:
         cell = draw("a>ap 9", "b>ap 3", "a=b 2")
         assert ways_up(cell, relay=False) == {"a": Way((), None, 9), "b": Way((), None, 3)}
 
-    def test_relays_are_named_from_the_devices_side(self) -> None:
+    def test_relays_are_named_from_the_devices_side(self, draw: Draw) -> None:
         cell = draw("a=b 1", "b=c 2", "c=d 3", "d>ap 4")
         assert ways_up(cell, relay=True)["a"] == Way(("b", "c", "d"), None, 10)
 
-    def test_a_link_carries_in_its_own_direction_alone(self) -> None:
+    def test_a_link_carries_in_its_own_direction_alone(self, draw: Draw) -> None:
         cell = draw("a>ap 9", "b>ap 3", "a>b 8", "b>a 1")
         assert ways_up(cell, relay=True)["a"] == Way((), None, 9)  # over b it would be 8 + 3; b>a is no use
 
-    def test_who_cannot_get_anything_up_is_left_out(self) -> None:
+    def test_who_cannot_get_anything_up_is_left_out(self, draw: Draw) -> None:
         cell = draw("a>ap 4", "b=a 1", "a>c 1", "d=e 1")
         assert set(ways_up(cell, relay=True)) == {"a", "b"}  # c only listens, d and e reach each other
         assert set(ways_up(cell, relay=False)) == {"a"}
@@ -77,40 +65,40 @@ def heads(ways: Ways) -> set[str]:
 
 
 class TestHeads:
-    def test_the_head_is_who_makes_it_cheapest(self) -> None:
+    def test_the_head_is_who_makes_it_cheapest(self, draw: Draw) -> None:
         ways = elect(draw(*ALL_AT_10_8_12), 2)
         assert ways == {"a": Way((), "b", 1), "b": Way((), None, 8), "c": Way((), "b", 1)}
 
     @pytest.mark.parametrize(("sum_bits", "elected"), [(3, {"b"}), (4, set())])
-    def test_none_is_elected_where_each_alone_costs_less(self, sum_bits: int, elected: set[str]) -> None:
+    def test_none_is_elected_where_each_alone_costs_less(self, draw: Draw, sum_bits: int, elected: set[str]) -> None:
         # b: 1 + 1 + 3*8 = 26 or 1 + 1 + 4*8 = 34, alone 30.
         ways = elect(draw(*ALL_AT_10_8_12), sum_bits)
         assert heads(ways) == elected
         assert elected or ways == ways_up(draw(*ALL_AT_10_8_12), relay=False)
 
-    def test_nor_where_it_costs_as_much(self) -> None:
+    def test_nor_where_it_costs_as_much(self, draw: Draw) -> None:
         # b: 1 + 2*8 = 17; alone 9 + 8 = 17. Of one bit less the device beside it is a head.
         assert heads(elect(draw("a>ap 9", "b>ap 8", "a=b 1"), 2)) == set()
         assert heads(elect(draw("a>ap 10", "b>ap 8", "a=b 1"), 2)) == {"b"}
 
-    def test_updates_pay_their_way_to_the_head_not_back(self) -> None:
+    def test_updates_pay_their_way_to_the_head_not_back(self, draw: Draw) -> None:
         # Head b: 1 + 7 = 8, head a: 5 + 4 = 9; the other way round it would be 12 and 5. Alone 11.
         assert heads(elect(draw("a>ap 4", "b>ap 7", "a>b 1", "b>a 5"), 1)) == {"b"}
 
-    def test_who_has_most_to_send_need_not_send_it_twice(self) -> None:
+    def test_who_has_most_to_send_need_not_send_it_twice(self, draw: Draw) -> None:
         # Head a: 1*1 + 10*5 = 51, head b: 10*1 + 10*5 = 60; alone 10*5 + 1*5 = 55.
         cell = draw("a>ap 5", "b>ap 5", "a=b 1")
         assert heads(elect(cell, 10, {"a": 10, "b": 1})) == {"a"}
         assert heads(elect(cell, 10, {"a": 1, "b": 10})) == {"b"}
 
-    def test_the_sum_is_that_of_the_whole_cluster(self) -> None:
+    def test_the_sum_is_that_of_the_whole_cluster(self, draw: Draw) -> None:
         # Of a, b and c 4 bits, of any fewer none: they would have a head if the sum left one of them out.
         def sum_bits(devices: Collection[str]) -> float:
             return 4 if set(devices) == {"a", "b", "c"} else 0
 
         assert heads(elect(draw(*ALL_AT_10_8_12), sum_bits)) == set()  # 1 + 1 + 4*8 = 34, alone 30
 
-    def test_who_has_served_often_is_spared(self) -> None:
+    def test_who_has_served_often_is_spared(self, draw: Draw) -> None:
         # Costs of 22 (a), 18 (b), 26 (c) count times 1 + the rounds served: b; then 22 before 36; then 26 before 36;
         # then 36, 44, 52 as in the beginning, and with it the same turns.
         worn = {"a": 0.0, "b": 0.0, "c": 0.0}
@@ -121,11 +109,11 @@ class TestHeads:
             served.append(head)
         assert served == ["b", "a", "c", "b", "a", "c"]
 
-    def test_wear_chooses_among_heads_but_does_not_abolish_them(self) -> None:
+    def test_wear_chooses_among_heads_but_does_not_abolish_them(self, draw: Draw) -> None:
         worn = dict.fromkeys("abc", 9.0)  # ten times 18 is more than 30, but nothing that anybody pays
         assert heads(elect(draw(*ALL_AT_10_8_12), 2, worn=worn)) == {"b"}
 
-    def test_a_head_is_reached_over_several_hops(self) -> None:
+    def test_a_head_is_reached_over_several_hops(self, draw: Draw) -> None:
         # Head d: 3 + 2 + 1 + 1*4 = 10, any other at least 20; alone 64.
         ways = elect(draw("a=b 1", "b=c 1", "c=d 1", "a>ap 20", "b>ap 20", "c>ap 20", "d>ap 4"), 1)
         assert ways == {
@@ -135,46 +123,46 @@ class TestHeads:
             "d": Way((), None, 4),
         }
 
-    def test_a_device_without_a_direct_way_gets_a_head_whatever_it_costs(self) -> None:
+    def test_a_device_without_a_direct_way_gets_a_head_whatever_it_costs(self, draw: Draw) -> None:
         cell = draw("b>ap 100", "a=b 50")
         assert set(ways_up(cell, relay=False)) == {"b"}
         assert elect(cell, 9) == {"a": Way((), "b", 50), "b": Way((), None, 100)}
 
-    def test_a_head_goes_up_by_itself(self) -> None:
+    def test_a_head_goes_up_by_itself(self, draw: Draw) -> None:
         # a goes up over b. As head it would cost 1 + 6 = 7, b with its wear ten times 1 + 5; alone 6 + 5 = 11.
         cell = draw("a>ap 20", "b>ap 5", "a=b 1")
         assert ways_up(cell, relay=True)["a"] == Way(("b",), None, 6)
         assert heads(elect(cell, 1, worn={"b": 9}, relay=True)) == {"b"}
 
-    def test_a_cluster_is_of_devices_that_reach_each_other(self) -> None:
+    def test_a_cluster_is_of_devices_that_reach_each_other(self, draw: Draw) -> None:
         one_way = draw("a>ap 10", "b>ap 10", "a>b 1")
         assert heads(elect(one_way, 1)) == set()
         assert heads(elect(draw("a>ap 10", "b>ap 10", "a=b 1"), 1)) == {"a"}
 
-    def test_clusters_have_a_head_each(self) -> None:
+    def test_clusters_have_a_head_each(self, draw: Draw) -> None:
         cell = draw("a>ap 5", "b>ap 9", "a=b 1", "c>ap 9", "d>ap 5", "c=d 1")
         ways = elect(cell, 1)
         assert (ways["b"].head, ways["c"].head) == ("a", "d")
         assert ways["a"].head is ways["d"].head is None
 
-    def test_who_has_nothing_to_send_relays_but_does_not_head(self) -> None:
+    def test_who_has_nothing_to_send_relays_but_does_not_head(self, draw: Draw) -> None:
         # x would be the cheapest: 1 + 1 + 1. Of the others a: 2 + 6 = 8 and b: 2 + 9 = 11 bits' cost, alone 15.
         cell = draw("a>ap 6", "b>ap 9", "x>ap 1", "a=x 1", "b=x 1")
         ways = elect(cell, 1, {"a": 1, "b": 1})
         assert ways == {"a": Way((), None, 6), "b": Way(("x",), "a", 2), "x": Way((), None, 1)}
 
-    def test_without_relaying_members_reach_their_head_themselves(self) -> None:
+    def test_without_relaying_members_reach_their_head_themselves(self, draw: Draw) -> None:
         # a, b and c in a row; b in the middle hears both, so it is the head whom all reach, though a would cost less.
         cell = draw("a>ap 1", "b>ap 2", "c>ap 30", "a=b 1", "b=c 1")
         assert heads(elect(cell, 1)) == {"a"}
         assert heads(elect(cell, 1, hops=False)) == {"b"}
 
-    def test_who_has_nothing_to_send_has_no_head(self) -> None:
+    def test_who_has_nothing_to_send_has_no_head(self, draw: Draw) -> None:
         cell = draw("a>ap 1", "b>ap 9", "a=b 1")
         assert heads(elect(cell, 1, {"a": 1, "b": 1})) == {"a"}
         assert heads(elect(cell, 1, {"a": 1, "b": 0})) == set()
 
-    def test_the_ways_that_it_was_given_stay_as_they_are(self) -> None:
+    def test_the_ways_that_it_was_given_stay_as_they_are(self, draw: Draw) -> None:
         cell = draw(*ALL_AT_10_8_12)
         direct = ways_up(cell, relay=False)
         elect_heads(cell, direct, dict.fromkeys("abc", 1), lambda _: 2, {}, relay=True)
