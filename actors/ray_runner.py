@@ -38,7 +38,7 @@ class RayRunner:
         self._coordinator: Any = None
         try:
             if self._started_ray:
-                _join(config.execution.address, namespace, on_stage)
+                join(config.execution.address, namespace, on_stage)
             on_stage("starting actors, loading model and data")
             options = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0)
             self._coordinator = options.remote(config, namespace)
@@ -70,7 +70,7 @@ class RayRunner:
         return get(ref, self._round)
 
 
-def _join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
+def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
     # FogTune sends nothing to anybody; who wants Ray's usage statistics sets the variable.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's workers yield to every other process by default, and would hardly run beside one that computes.

@@ -17,6 +17,7 @@ from fogtune.platform.errors import FogTuneError, InputError
 
 from .cli_config import Overrides, chosen_config
 from .cli_config import app as config_app
+from .cli_serve import app as serve_app
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,6 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(config_app, name="config")
+app.add_typer(serve_app)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML file, or a name from `config presets`.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the path of its directory.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .config import Config
 
 KINDS = ("encoder", "statistics", "prompt", "adapter", "expert", "router", "head")
@@ -25,6 +27,15 @@ def module_names(config: Config) -> tuple[str, ...]:
         *([ROUTER, *(f"expert/{i}" for i in range(model.experts.count))] if model.experts is not None else []),
         *(f"head/{task}" for task in config.tasks),
     )
+
+
+def modules_of_task(config: Config, task: str, inputs: Iterable[str]) -> tuple[str, ...]:
+    """The modules that a forward pass of a task may touch when its samples have these inputs, in order."""
+    used = {f"prompt/{task}", f"head/{task}"}
+    for modality in inputs:
+        used |= {f"encoder/{modality}", statistics_of(modality)}
+    shared = ("adapter/", "router/", "expert/")
+    return tuple(m for m in module_names(config) if m in used or m.startswith(shared))
 
 
 def statistics_of(modality: str) -> str:

@@ -1,70 +1,162 @@
-"""The registry of published versions: finds, verifies and loads what a run has published. Safetensors only, no Ray."""
+"""The registry of published versions: what a run has published, verified and loaded. Safetensors only, no Ray.
+
+registry = Registry(RunDirectory.open("runs/..."))
+version = registry.read(8)          # its manifest
+registry.verify(version)            # every file matches its sha256, or InputError
+read_module(version.entries["cloud", "head/vqa"])
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 
 from fogtune.platform.aggregation import Tensors
+from fogtune.platform.config import Config, SeriesEncoder
+from fogtune.platform.config.load import load_config
 from fogtune.platform.errors import InputError
-from fogtune.platform.run.checkpoint import file_sha256
+from fogtune.platform.topology import Tree
+from fogtune.platform.topology_build import build_tree
 
 _NAME = re.compile(r"^v(\d+)$")
 
 
 @dataclass(frozen=True)
-class PublishedVersion:
-    """One version, every file of which matched its hash."""
+class Input:
+    """What a task reads of one modality."""
+
+    name: str
+    kind: Literal["text", "image", "series"]
+    channels: int | None
+    """Of a series."""
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task as one version has it."""
+
+    name: str
+    head: str
+    """classification, multilabel or regression."""
+    inputs: tuple[Input, ...]
+    labels: tuple[str, ...]
+    """Empty for regression."""
+    metrics: Mapping[str, float]
+    """Of the last evaluated round."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A module's file."""
+
+    module: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version, as its manifest describes it."""
 
     number: int
-    manifest: Mapping[str, Any]
-    """As in `manifest.json`: run, round, backbone, modules, tasks."""
-    modules: Mapping[tuple[str, str], Tensors]
-    """(node, module) -> tensors; the node is the cloud, or for modules averaged below it a fog node or a device."""
+    entries: Mapping[tuple[str, str], Entry]
+    """(node, module) -> file; the node is the cloud, or for modules averaged below it a fog node or a device."""
+    tasks: Mapping[str, TaskInfo]
 
 
 class Registry:
     """The published versions of a run."""
 
     def __init__(self, run: Path) -> None:
-        self._directory = run / "modules"
+        self.run = run
+        self.read = lru_cache(maxsize=8)(self._read)
+        """Number -> Version. InputError: there is no such version, or its manifest is damaged."""
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's configuration. InputError if it is missing or damaged."""
+        return load_config(self.run / "config.yaml")
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The run's nodes."""
+        return build_tree(self.config)
 
     def versions(self) -> tuple[int, ...]:
         """Numbers of the versions, ascending; a version is a round."""
-        names = [path.name for path in self._directory.iterdir()] if self._directory.is_dir() else []
+        directory = self.run / "modules"
+        names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         return tuple(sorted(int(match[1]) for name in names if (match := _NAME.match(name))))
 
-    def load(self, number: int) -> PublishedVersion:
-        """Read a version.
+    def verify(self, version: Version) -> None:
+        """InputError unless every file of the version matches its hash."""
+        for entry in version.entries.values():
+            _verified(entry)
 
-        Raises:
-            InputError: there is no such version, its manifest is damaged, or a file does not match its hash.
-        """
-        directory = self._directory / f"v{number}"
+    def _read(self, number: int) -> Version:
+        directory = self.run / "modules" / f"v{number}"
         if number not in self.versions():
             known = ", ".join(f"v{known}" for known in self.versions()) or "none"
             raise InputError(str(directory), f"no such version; published: {known}")
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-            modules = {
-                (entry["node"], entry["module"]): _verified(directory, entry["file"], entry["sha256"])
-                for entry in manifest["modules"]
+            entries = {
+                (found["node"], found["module"]): Entry(
+                    found["module"], _inside(directory, found["file"]), found["sha256"]
+                )
+                for found in manifest["modules"]
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            tasks = {name: self._task(name, found) for name, found in manifest["tasks"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(str(directory), f"damaged version ({type(error).__name__}: {error})") from error
-        return PublishedVersion(number, manifest, modules)
+        return Version(number, entries, tasks)
+
+    def _task(self, name: str, found: Mapping[str, Any]) -> TaskInfo:
+        inputs = tuple(self._input(modality) for modality in found["inputs"])
+        return TaskInfo(name, found["head"], inputs, tuple(found["labels"]), found["metrics"])
+
+    def _input(self, modality: str) -> Input:
+        encoder = self.config.model.encoders.get(modality)
+        if encoder is None:
+            return Input(modality, "text", None)
+        if isinstance(encoder, SeriesEncoder):
+            return Input(modality, "series", encoder.channels)
+        return Input(modality, "image", None)
 
 
-def _verified(directory: Path, name: str, sha256: str) -> Tensors:
+def read_module(entry: Entry) -> Tensors:
+    """The tensors of a module.
+
+    Raises:
+        InputError: its file is missing or does not match its hash: what is loaded is what was hashed.
+    """
+    try:
+        return load(_verified(entry))
+    except SafetensorError as error:
+        raise InputError(str(entry.path), f"not safetensors ({error})") from error
+
+
+def _verified(entry: Entry) -> bytes:
+    try:
+        content = entry.path.read_bytes()
+    except OSError as error:
+        raise InputError(str(entry.path), f"cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise InputError(str(entry.path), "the file does not match the sha256 in manifest.json")
+    return content
+
+
+def _inside(directory: Path, name: str) -> Path:
     file = (directory / name).resolve()
     if not file.is_relative_to(directory.resolve()):
         raise InputError(str(directory / "manifest.json"), f"file {name!r} lies outside the version")
-    if file_sha256(file) != sha256:
-        raise InputError(str(file), "the file does not match the sha256 in manifest.json")
-    return load_file(file)
+    return file

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,6 +148,37 @@ def draw() -> Callable[..., Cell]:
         return Cell("ap", graph, frozenset(graph["ap"]))
 
     return drawn
+
+
+@pytest.fixture(scope="session")
+def served(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds with versions 1 and 2: texts, images and series; adapters and the head of topic a region's,
+    prompts a device's own. Not to be changed: `copied` is a copy."""
+    from fogtune.pipelines import fine_tune
+
+    easy_vqa = '{"kind": "embedded", "asset": "easy-vqa", "held_out": {"split": "test", "limit": 12}, '
+    config = tiny(
+        "rounds=2",
+        "devices.2.modalities=[imu, text, image]",
+        "devices.2.tasks=[exercise, topic, vqa]",
+        f'sources.easy-vqa={easy_vqa}"partition": {{"kind": "iid"}}, "samples_per_device": 10}}',
+        'tasks.vqa={"source": "easy-vqa", "inputs": ["text", "image"], "label": "answer"}',
+        'model.encoders.image={"kind": "image", "size_px": 64}',
+        "model.prompts={tokens: 2}",
+        "model.interaction_rank=4",
+        'federation.modules=[{"match": "adapter/*", "scope": "fog"}, {"match": "head/topic", "scope": "fog"}, '
+        '{"match": "prompt/*", "scope": "device"}]',
+        f"output.directory={tmp_path_factory.mktemp('served')}",
+    )
+    done = fine_tune.run(config)
+    assert done.status == "completed"
+    return done.directory.path
+
+
+@pytest.fixture
+def copied(served: Path, tmp_path: Path) -> Path:
+    """A copy of the served run, to be changed."""
+    return Path(shutil.copytree(served, tmp_path / "run"))
 
 
 @pytest.fixture(scope="session")

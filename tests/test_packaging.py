@@ -74,7 +74,7 @@ def test_the_wheel_holds_every_file_of_the_four_folders(wheel: Path) -> None:
         if path.is_file() and path.suffix not in (".pyc", ".md")
     }
     assert packaged == sources | {"fogtune/__init__.py", "fogtune/py.typed"}
-    assert "fogtune/platform/config/root.py" in packaged
+    assert {"fogtune/platform/config/root.py", "fogtune/serve/page/index.html"} <= packaged
 
 
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:

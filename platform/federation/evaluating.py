@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fogtune.platform.config import Config
-from fogtune.platform.modules import statistics_of
+from fogtune.platform.modules import modules_of_task
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import Tree
 
@@ -17,7 +17,10 @@ def variants(config: Config, tree: Tree, ownership: Ownership, task: str, round_
     """Nodes whose models are the task's global models: those of the lowest scope on the task's path, with devices below
     that execute it in this round."""
     tiers = list(tree.tiers)
-    lowest = max((tiers.index(ownership.scope(module)) for module in _path(config, ownership, task)), default=0)
+    lowest = max(
+        (tiers.index(ownership.scope(module)) for module in modules_of_task(config, task, config.tasks[task].inputs)),
+        default=0,
+    )
     nodes: dict[str, None] = {}
     for device in tree.devices:
         if ownership.begins_of[device].get(f"head/{task}", math.inf) > round_number:
@@ -63,11 +66,3 @@ def evaluation_jobs(
                     jobs[host].append(EvaluationJob(task, variant, mine))
     # Jobs of one variant together: its modules are loaded once.
     return {host: tuple(sorted(some, key=lambda job: job.variant)) for host, some in jobs.items()}
-
-
-def _path(config: Config, ownership: Ownership, task: str) -> tuple[str, ...]:
-    """Modules that a forward pass of the task may touch."""
-    inputs = config.tasks[task].inputs
-    named = {f"prompt/{task}", f"head/{task}", *(f"encoder/{m}" for m in inputs), *map(statistics_of, inputs)}
-    shared = ("adapter/", "router/", "expert/")
-    return tuple(m for m in ownership.modules if m in named or m.startswith(shared))

@@ -20,7 +20,7 @@ def collate(
     cache: PrefixCache, task: str, source: str, modalities: Sequence[str], rows: NDArray[np.int64], targets: Tensor
 ) -> Batch:
     """The batch of these rows; `targets` holds the targets of the whole source."""
-    inputs = {m: _pad([cache.get(source, m, int(row)) for row in rows]) for m in modalities}
+    inputs = {m: padded([cache.get(source, m, int(row)) for row in rows]) for m in modalities}
     return Batch(task, inputs, targets[torch.from_numpy(rows)])
 
 
@@ -63,7 +63,7 @@ def mixed_batches(
     return [steps[i] for i in numpy_generator(seed, "batches", *key).permutation(len(steps))]
 
 
-def _pad(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:
+def padded(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """[(T_i, C)] -> values (B, max T, C) with zeros behind, mask (B, max T) int64."""
     lengths = [len(prefix) for prefix in prefixes]
     longest = max(lengths)

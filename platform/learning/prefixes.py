@@ -34,7 +34,7 @@ class PrefixCache:
         if content is not None and content in self._by_content:
             return self._by_content[content]
         raw = self._tables[source].modalities[modality][row]
-        content = _digest(modality, raw)
+        content = content_digest(modality, raw)
         if content not in self._by_content:
             prefix = self._model.prefix(modality, raw)
             if self.nbytes + prefix.nbytes > self._limit_bytes:
@@ -45,7 +45,8 @@ class PrefixCache:
         return self._by_content[content]
 
 
-def _digest(modality: str, raw: Raw) -> bytes:
+def content_digest(modality: str, raw: Raw) -> bytes:
+    """What names an input by its content."""
     content = raw.encode() if isinstance(raw, str) else np.ascontiguousarray(raw).tobytes()
     shape = () if isinstance(raw, str) else raw.shape
     return hashlib.blake2b(f"{modality} {shape} ".encode() + content, digest_size=16).digest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -16,6 +16,7 @@ from fogtune.platform.errors import InputError
 
 from .backbone import Backbone
 from .frozen import FrozenLinear
+from .rows import RowLinear
 
 PREFIX = "base_model.model."
 
@@ -33,6 +34,7 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
         InputError: a target that no fusion block has, or blocks without linear layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
 
     from .fused_lora import FusedLora
 
@@ -54,6 +56,10 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
     # PEFT's own way to bring a layer of one's own; it calls it experimental, and the tests of this module watch it.
     lora._register_custom_module({FrozenLinear: FusedLora})
     inject_adapter_in_model(lora, backbone.model)
+    for layer in list(backbone.model.modules()):
+        if isinstance(layer, LoraLayer):
+            for matrices in (layer.lora_A, layer.lora_B):
+                matrices["default"] = RowLinear.of(cast(nn.Linear, matrices["default"]))
     tensors = {
         # PEFT saves what it holds as lora_A.<adapter's name>.weight as lora_A.weight.
         PREFIX + name.replace(".default.weight", ".weight"): parameter

@@ -8,7 +8,7 @@ put in at the boundary. Knows nothing about adapters, experts or tasks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fogtune.platform.errors import InputError
 
 from .frozen import freeze_linears
 from .pretrained import first_line, load_model, loading
+from .tokens import passes
 
 AfterBlock = Callable[[int, Tensor], Tensor]
 """(number of the fusion block, its output (B, T, D)) -> what takes its place."""
@@ -100,16 +101,35 @@ class Backbone(nn.Module):
             for i, block in enumerate(self.fusion_blocks)
         }
 
-    @torch.no_grad()
     def text_tokens(self, text: str) -> Tensor:
         """Tokens of one text at the boundary, (T, D). Alone and unpadded: a pure function of the text."""
-        ids = self._tokenizer(text, truncation=True, max_length=self._max_text_tokens)["input_ids"]
-        input_ids = torch.tensor([ids or [_empty_text(self._tokenizer)]])
+        return self.texts_tokens([text])[0]
+
+    def texts_tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        """Tokens of each text at the boundary, (T, D): as if each were alone, but for rounding.
+
+        Texts of about one length share a pass.
+        """
+        ids = [self._ids(text) for text in texts]
+        found: dict[int, Tensor] = {}
+        for some in passes([(1, len(one)) for one in ids]):
+            found |= zip(some, self._encode([ids[i] for i in some]), strict=True)
+        return [found[i] for i in range(len(texts))]
+
+    @torch.no_grad()
+    def _encode(self, ids: list[list[int]]) -> list[Tensor]:
+        """Numbers of tokens of each text -> hidden states at the boundary, (T, D) of each."""
+        lengths = [len(one) for one in ids]
+        longest = max(lengths)
+        # Zeros behind a text: any token does where the mask says that there is none.
+        input_ids = torch.tensor([one + [0] * (longest - len(one)) for one in ids])
+        mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(input_ids.dtype)
+        device = self.model.get_input_embeddings().weight.device
         self._arrange(self._blocks[: self.first_fused], [_Boundary()], 0)
         try:
-            self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+            self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device))
         except _Reached as reached:
-            return reached.hidden_states[0]
+            return [hidden[:length].clone() for hidden, length in zip(reached.hidden_states, lengths, strict=True)]
         finally:
             self._arrange(self._blocks, [], 0)
         raise RuntimeError("the backbone ended before its boundary")
@@ -142,6 +162,10 @@ class Backbone(nn.Module):
             self._fused_in = self._after = None
             self._arrange(self._blocks, [], 0)
         return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def _ids(self, text: str) -> list[int]:
+        ids = self._tokenizer(text, truncation=True, max_length=self._max_text_tokens)["input_ids"]
+        return ids or [_empty_text(self._tokenizer)]
 
     def _put_in(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:

@@ -8,7 +8,7 @@ platform/config/model.py. Legend: B samples, T steps or tokens, C channels, D wi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -35,6 +35,10 @@ class Encoder(nn.Module):
 
     def prefix(self, raw: Raw) -> Tensor:
         """One sample -> (T, C): what lies below the first trained parameter."""
+        return self.prefixes([raw])[0]
+
+    def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
+        """Samples -> (T, C) of each; as if each were alone, but for rounding."""
         raise NotImplementedError
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,13 +82,23 @@ class ImageEncoder(Encoder):
         self.norm = nn.LayerNorm(width)
 
     @torch.no_grad()
-    def prefix(self, raw: Raw) -> Tensor:
-        """(H, W, 3) uint8 -> (T, C), the trunk's map, row by row."""
-        pixels = torch.tensor(np.asarray(raw), dtype=torch.float32).permute(2, 0, 1)[None] / 255.0
+    def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
+        """(H, W, 3) uint8, each of its own size -> (T, C), the trunk's maps, row by row."""
+        pixels = torch.cat([self._resized(raw) for raw in raws])
+        return [tokens.clone() for tokens in self._trunk[0](pixels)]  # so that none keeps all in memory
+
+    def _resized(self, raw: Raw) -> Tensor:
+        """(H, W, 3) uint8 -> (1, 3, S, S) in 0..1."""
+        device = cast(Tensor, self._trunk[0].mean).device
+        pixels = torch.tensor(np.asarray(raw), dtype=torch.float32, device=device).permute(2, 0, 1)[None] / 255.0
         size = (self._size_px, self._size_px)
-        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
-        tokens: Tensor = self._trunk[0](pixels)[0]
-        return tokens
+        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImageEncoder:
+        """What `to(device)` and its kin come down to: the trunk, out of torch's sight in its list, goes along."""
+        self._trunk[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return self.norm(self.project(values) + self.position), mask
@@ -108,13 +122,16 @@ class SeriesEncoder(Encoder):
         self.norms = nn.ModuleList([nn.GroupNorm(1, b) for b in widths[1:]])
         self.norm = nn.LayerNorm(width)
 
-    def prefix(self, raw: Raw) -> Tensor:
-        """(T, C) float32, as it is.
+    def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
+        """(T, C) float32, as they are.
 
         Raises:
-            InputError: the series does not have the configured channels.
+            InputError: a series does not have the configured channels.
         """
-        series = torch.as_tensor(np.asarray(raw), dtype=torch.float32)
+        return [self._checked(raw) for raw in raws]
+
+    def _checked(self, raw: Raw) -> Tensor:
+        series = torch.as_tensor(np.asarray(raw), dtype=torch.float32, device=self.norm.weight.device)
         if series.dim() != 2 or series.shape[1] != self.channels or series.shape[0] == 0:
             problem = f"{self.channels}, but a series of shape {tuple(series.shape)} was read; allowed: its channels"
             raise InputError(f"{self._field}.channels", problem)
@@ -128,7 +145,7 @@ class SeriesEncoder(Encoder):
             mask = mask[:, ::2]
             x = F.gelu(_group_norm(x, mask, cast(nn.GroupNorm, norm)))
         tokens = x.transpose(1, 2)  # (B, T', D)
-        return self.norm(tokens + _sinusoids(tokens.shape[1], tokens.shape[2])), mask
+        return self.norm(tokens + _sinusoids(tokens.shape[1], tokens.shape[2], tokens.device)), mask
 
 
 ENCODERS: dict[type[EncoderConfig], Callable[[Any, int, str], Encoder]] = {
@@ -154,9 +171,10 @@ def _group_norm(x: Tensor, mask: Tensor, norm: nn.GroupNorm) -> Tensor:
     return centred * (variance + norm.eps).rsqrt() * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
 
 
-def _sinusoids(length: int, width: int) -> Tensor:
+def _sinusoids(length: int, width: int, device: torch.device) -> Tensor:
     """Positions of Vaswani et al. (arXiv 1706.03762), (length, width)."""
-    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-np.log(10000.0) / width))
+    angle = torch.arange(length, device=device)[:, None] * rates
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 

@@ -7,7 +7,7 @@ at zero: the function does not change. Load-balancing loss: Fedus et al., arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fogtune.platform.config import Experts as ExpertsConfig
+
+from .rows import Versions
 
 
 class Expert(nn.Module):
@@ -35,31 +37,55 @@ class MixtureLayer(nn.Module):
         self.experts = nn.ModuleList([Expert(width, config.width) for _ in range(config.count)])
         self.top_k = config.top_k
 
-    def forward(self, x: Tensor, mask: Tensor, held: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the experts' outputs to x.
+    def forward(
+        self, x: Tensor, mask: Tensor, held: Sequence[int], versions: Mapping[int, Versions] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the experts' outputs to x. Rows may have their own router, (B, D, E).
 
         Args:
             x: (B, T, D).
             mask: (B, T), 1 where a token is.
             held: the experts at hand, ascending; routing is among these only.
+            versions: expert -> its `down` and `up` of several versions, where rows differ.
 
         Returns:
             x plus the gated outputs (B, T, D); samples routed to each expert (E,) int64; load-balancing loss, 1 when
             even and E when all samples go to one expert.
         """
-        index = torch.tensor(held)
+        index = torch.tensor(held, device=x.device)
         weight = mask.to(x.dtype).unsqueeze(-1)  # (B, T, 1)
         mean = (x * weight).sum(1) / weight.sum(1)  # (B, D)
-        probabilities = torch.softmax(mean @ self.router[:, index], dim=-1)  # (B, held)
+        router = self.router[..., index]
+        scores = mean @ router if router.dim() == 2 else (mean.unsqueeze(1) @ router).squeeze(1)
+        probabilities = torch.softmax(scores, dim=-1)  # (B, held)
         gates, chosen = probabilities.topk(min(self.top_k, len(held)), dim=-1)  # (B, k)
         gates = gates / gates.sum(-1, keepdim=True)
-        experts = [cast(Expert, self.experts[k]) for k in held]
-        down = torch.stack([expert.down for expert in experts])[chosen]  # (B, k, D, H)
-        up = torch.stack([expert.up for expert in experts])[chosen]  # (B, k, H, D)
+        if versions:
+            down, up = self._of_rows(held, chosen, versions)
+        else:
+            experts = [cast(Expert, self.experts[k]) for k in held]
+            down = torch.stack([expert.down for expert in experts])[chosen]  # (B, k, D, H)
+            up = torch.stack([expert.up for expert in experts])[chosen]  # (B, k, H, D)
         hidden = F.gelu(torch.einsum("btd,bkdh->btkh", x, down)) * gates[:, None, :, None]
         out = x + torch.einsum("btkh,bkhd->btd", hidden, up)
         samples = torch.bincount(chosen.flatten(), minlength=len(held))  # (held,)
-        routed = torch.zeros(self.router.shape[1], dtype=torch.int64)
+        routed = torch.zeros(self.router.shape[-1], dtype=torch.int64, device=x.device)
         routed[index] = samples
         balance = (samples / chosen.numel() * probabilities.mean(0)).sum() * len(held)
         return out, routed, balance
+
+    def _of_rows(self, held: Sequence[int], chosen: Tensor, versions: Mapping[int, Versions]) -> tuple[Tensor, Tensor]:
+        """`down` (B, k, D, H) and `up` (B, k, H, D) of each row's chosen experts: no others are gathered."""
+        down, up = [], []
+        for row, places in enumerate(chosen.tolist()):
+            for k in (held[place] for place in places):
+                if k in versions:
+                    tensors, version = versions[k].tensors, versions[k].index[row]
+                    down.append(tensors["down"][version])
+                    up.append(tensors["up"][version])
+                else:
+                    expert = cast(Expert, self.experts[k])
+                    down.append(expert.down)
+                    up.append(expert.up)
+        shape = chosen.shape
+        return torch.stack(down).view(*shape, *down[0].shape), torch.stack(up).view(*shape, *up[0].shape)

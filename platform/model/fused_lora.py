@@ -3,18 +3,21 @@
     y = x W' + b + s (x A') B'          (Hu et al., arXiv 2106.09685, eq. 3, with s = alpha / rank)
 
 The same function and the same parameters as PEFT's layer, of which it is a subclass; a quarter faster over oneDNN.
+Where each row has an A and a B of its own, the small products are batched ones.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from peft.tuners.lora import Linear
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .frozen import FrozenLinear, product
+from .rows import linear
 
 
 class _LoraProduct(Function):
@@ -46,8 +49,12 @@ class FusedLora(Linear):
     """PEFT's LoRA layer over a `FrozenLinear`, with its one adapter always on."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """x (..., I) -> (..., O)."""
+        """x (..., I) -> (..., O); (B, ..., I) where rows have their own."""
         (name,) = self.active_adapters
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        a, b = cast(Tensor, self.lora_A[name].weight), cast(Tensor, self.lora_B[name].weight)
         scale = self.scaling[name]
+        if a.dim() == 3:  # (B, R, I), and b (B, O, R)
+            y = cast(FrozenLinear, self.base_layer)(x)
+            inner = linear(x, a).view(len(a), -1, a.shape[1])
+            return torch.baddbmm(y.view(len(b), -1, b.shape[1]), inner, b.mT, alpha=scale).view_as(y)
         return cast(Tensor, _LoraProduct.apply(x, self.base_layer, a, b, scale))  # type: ignore[no-untyped-call]

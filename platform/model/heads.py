@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from fogtune.platform.aggregation.update import fixed, unfixed
 from fogtune.platform.data.labels import Head
 
+from .rows import RowLinear
+
 
 class HeadKind(Protocol):
     """A kind of task over a linear head."""
@@ -34,6 +36,9 @@ class HeadKind(Protocol):
 
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         """What logits (O,) would say from these labels alone, each counted once more than seen; 0 for numbers."""
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """(B, O) as people read it: probabilities of classes or labels, or the number."""
 
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         """Exact sums over the samples; they add up over batches."""
@@ -58,6 +63,9 @@ class Classification:
         counts = torch.bincount(targets, minlength=outputs) + 1.0
         return (counts / counts.sum()).log()
 
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(-1)
+
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         return {"samples": len(targets), "correct": int((outputs.argmax(-1) == targets).sum())}
 
@@ -80,6 +88,9 @@ class MultiLabel:
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         said = targets.sum(0)
         return ((said + 1) / (len(targets) - said + 1)).log()
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
 
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         said, true = outputs > 0, targets > 0.5
@@ -111,6 +122,9 @@ class Regression:
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         return torch.zeros(outputs)
 
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs
+
     def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, int]:
         # A sum over a batch in float depends on the batch; sample by sample in fixed point it does not.
         pairs = list(zip(outputs.squeeze(-1).tolist(), targets.tolist(), strict=True))
@@ -136,6 +150,6 @@ HEADS: dict[str, HeadKind] = {
 }
 
 
-def build_head(kind: str, names: tuple[str, ...], width: int) -> torch.nn.Linear:
+def build_head(kind: str, names: tuple[str, ...], width: int) -> RowLinear:
     """The linear head of a task, (B, width) -> (B, O)."""
-    return torch.nn.Linear(width, HEADS[kind].outputs(names))
+    return RowLinear(width, HEADS[kind].outputs(names))

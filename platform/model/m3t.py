@@ -7,18 +7,19 @@ Legend: B samples, T tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fogtune.platform.aggregation.sums import Tensors
 from fogtune.platform.config import Config
 from fogtune.platform.data.table import Raw
-from fogtune.platform.modules import module_names, statistics_of
+from fogtune.platform.modules import ADAPTER, ROUTER, module_names, statistics_of
 from fogtune.platform.rng import torch_seed
 
 from .adapters import attach_adapter
@@ -29,17 +30,28 @@ from .frozen import best_matmul
 from .heads import build_head
 from .pooling import BilinearPooling
 from .prompts import Prompt
+from .rows import Places, Versions
 from .statistics import Standardise
+from .tokens import Tokens, in_front, passes, pool, together
 
 TEXT = "text"
 
 
 @dataclass(frozen=True)
-class Batch:
+class Segment:
     """Samples of one task, padded: modality -> (values (B, T, C), mask (B, T)). Missing modalities are left out."""
 
     task: str
     inputs: Mapping[str, tuple[Tensor, Tensor]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values()))[1])
+
+
+@dataclass(frozen=True)
+class Batch(Segment):
+    """Samples to learn from."""
+
     targets: Tensor
 
 
@@ -125,9 +137,16 @@ class M3TModel(nn.Module):
             with torch_seed(seed, "init", "adapter/fusion"):
                 adapter, self.adapter_config = attach_adapter(self.backbone, model.adapter)
             tensors["adapter/fusion"] = dict(adapter)
-        self.tensors_of = {name: tensors[name] for name in module_names(config)}
+        self._places = Places(self, {name: tensors[name] for name in module_names(config)})
+        self.tensors_of = self._places.tensors()
         """Module -> its tensors by name: trained parameters, but for statistics, which are measured."""
         self.eval()  # no dropout: a device's update is a function of its data and its key alone
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> M3TModel:
+        """What `to(device)` and its kin come down to; it may put other tensors into the place of those that were."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.tensors_of = self._places.tensors()
+        return self
 
     def tensors(self, module: str) -> Tensors:
         """A copy of a module's tensors."""
@@ -141,56 +160,133 @@ class M3TModel(nn.Module):
 
     def prefix(self, modality: str, raw: Raw) -> Tensor:
         """The frozen part of one sample's encoding, (T, C): a pure function of the sample."""
-        if modality == TEXT:
-            return self.backbone.text_tokens(cast(str, raw))
-        return cast(Encoder, self.encoders[modality]).prefix(raw)
+        return self.prefixes(modality, [raw])[0]
 
-    def forward(self, batch: Batch, held_experts: Sequence[int] | None = None) -> Output:
+    def prefixes(self, modality: str, raws: Sequence[Raw]) -> list[Tensor]:
+        """The frozen parts of several samples' encodings in one pass: `prefix` of each, but for rounding."""
+        if modality == TEXT:
+            return self.backbone.texts_tokens(cast(Sequence[str], raws))
+        return cast(Encoder, self.encoders[modality]).prefixes(raws)
+
+    def forward(self, batch: Segment, held_experts: Sequence[int] | None = None) -> Output:
         """Predict a batch, with routing among `held_experts` (all by default)."""
+        tokens = self._encode(batch, {})
+        (x,), routed, balance = self._fuse([tokens], {}, held_experts)
+        return Output(self._read(batch, tokens, x, {}), routed, balance)
+
+    def predict(self, segments: Sequence[Segment], modules: Mapping[str, Versions] | None = None) -> list[Tensor]:
+        """Predict segments of any tasks and modalities, those of about one length in one pass through the backbone.
+
+        Args:
+            segments: one or more.
+            modules: what rows take instead of the model's own. The rows are those of all segments, in order, for every
+                module: `index[i]` is row i's version, whether or not the row passes through the module.
+
+        Returns:
+            Outputs (B, O) of each segment: row by row what `forward` gives of a model that holds the row's versions,
+            but for rounding.
+        """
+        starts = accumulate((len(segment) for segment in segments), initial=0)
+        rows = [range(start, start + len(segment)) for start, segment in zip(starts, segments, strict=False)]
+        own = [_of(modules or {}, some) for some in rows]
+        tokens = [self._encode(segment, some) for segment, some in zip(segments, own, strict=True)]
+        outputs: dict[int, Tensor] = {}
+        for fused in passes([(len(one.x), one.x.shape[1]) for one in tokens]):
+            some = _of(modules or {}, [row for i in fused for row in rows[i]])
+            for i, x in zip(fused, self._fuse([tokens[i] for i in fused], some)[0], strict=True):
+                outputs[i] = self._read(segments[i], tokens[i], x, own[i])
+        return [outputs[i] for i in range(len(segments))]
+
+    def _encode(self, segment: Segment, modules: Mapping[str, Versions]) -> Tokens:
+        """What enters the backbone."""
         tokens, masks, origins = [], [], []
-        for i, (modality, (values, mask)) in enumerate(batch.inputs.items()):
+        for i, (modality, (values, mask)) in enumerate(segment.inputs.items()):
             if modality != TEXT:
-                values, mask = self.encoders[modality](self.standardise[modality](values, mask), mask)
+                with self._lent(modules, statistics_of(modality)):
+                    values = self.standardise[modality](values, mask)
+                values, mask = self._encode_input(modality, values, mask, modules)
             tokens.append(values)
             masks.append(mask)
             origins.append(torch.full_like(mask, i))
-        x, mask, origin = _in_front(torch.cat(tokens, 1), torch.cat(masks, 1), torch.cat(origins, 1))
-        if batch.task in self.prompts:
-            x = self.prompts[batch.task](x)
+        x, mask, origin = in_front(Tokens(torch.cat(tokens, 1), torch.cat(masks, 1), torch.cat(origins, 1)))
+        if segment.task in self.prompts:
+            with self._lent(modules, f"prompt/{segment.task}"):
+                x = self.prompts[segment.task](x)
+        return Tokens(x, mask, origin)
+
+    def _encode_input(
+        self, modality: str, values: Tensor, mask: Tensor, modules: Mapping[str, Versions]
+    ) -> tuple[Tensor, Tensor]:
+        """Prefixes (B, T, C), standardised, to tokens (B, T', D) and their mask, version by version.
+
+        An encoder has so many weights (a megabyte or two) that to gather them for each row takes longer than the
+        products with them: about twice as long in all as version by version, even where no two rows share one.
+        """
+        encode = cast(Encoder, self.encoders[modality])
+        module = f"encoder/{modality}"
+        if module not in modules or not modules[module].differ():
+            with self._lent(modules, module):
+                return cast(tuple[Tensor, Tensor], encode(values, mask))
+        versions = modules[module]
+        index = torch.tensor(versions.index, device=values.device)
+        parts, rows = [], []
+        for version in sorted(set(versions.index)):
+            rows.append((index == version).nonzero().squeeze(1))
+            with self._lent({module: Versions(versions.tensors, [version])}, module):
+                parts.append(encode(values[rows[-1]], mask[rows[-1]]))
+        back = torch.cat(rows).argsort()
+        return torch.cat([tokens for tokens, _ in parts])[back], torch.cat([mask for _, mask in parts])[back]
+
+    def _fuse(
+        self,
+        tokens: Sequence[Tokens],
+        modules: Mapping[str, Versions],
+        held_experts: Sequence[int] | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """One pass through the backbone.
+
+        Returns:
+            What becomes of each of the tokens, (B, T, D); samples that used each expert; load-balancing loss.
+        """
+        mask = together([one.mask for one in tokens])
         held = tuple(range(self.num_experts)) if held_experts is None else held_experts
+        experts = {k: modules[name] for k in range(self.num_experts) if (name := f"expert/{k}") in modules}
+        differing = {k: versions for k, versions in experts.items() if versions.differ()}
         routed, balances = [], []
 
         def mix(i: int, hidden: Tensor) -> Tensor:
-            hidden, samples, balance = self.mixtures[i](hidden, mask, held)
+            versions = {k: _of_block(i, versions) for k, versions in differing.items()}
+            hidden, samples, balance = self.mixtures[i](hidden, mask, held, versions)
             routed.append(samples)
             balances.append(balance)
             return hidden
 
-        x = self.backbone.fuse(x, mask, mix if self.mixtures else None)
-        if batch.task in self.pooling:
-            pools = {modality: _pool(x, mask * (origin == i)) for i, modality in enumerate(batch.inputs)}
-            pooled = self.pooling[batch.task](pools)
-        else:
-            pooled = _pool(x, mask)
-        return Output(
-            self.heads[batch.task](pooled),
-            torch.stack(routed).amax(0) if routed else torch.zeros(0, dtype=torch.int64),
-            torch.stack(balances).mean() if balances else torch.zeros(()),
+        with self._lent(modules, ADAPTER, ROUTER, *(f"expert/{k}" for k in experts if k not in differing)):
+            x = self.backbone.fuse(together([one.x for one in tokens]), mask, mix if self.mixtures else None)
+        ends = accumulate(len(one.x) for one in tokens)
+        return (
+            [x[end - len(one.x) : end, : one.x.shape[1]] for one, end in zip(tokens, ends, strict=True)],
+            torch.stack(routed).amax(0) if routed else torch.zeros(0, dtype=torch.int64, device=x.device),
+            torch.stack(balances).mean() if balances else torch.zeros((), device=x.device),
         )
 
+    def _read(self, segment: Segment, tokens: Tokens, x: Tensor, modules: Mapping[str, Versions]) -> Tensor:
+        """What has become of tokens in the backbone, x (B, T, D), to outputs (B, O)."""
+        with self._lent(modules, f"head/{segment.task}"):
+            if segment.task not in self.pooling:
+                return cast(Tensor, self.heads[segment.task](pool(x, tokens.mask)))
+            pools = {modality: pool(x, tokens.mask * (tokens.origin == i)) for i, modality in enumerate(segment.inputs)}
+            return cast(Tensor, self.heads[segment.task](self.pooling[segment.task](pools)))
 
-def _pool(x: Tensor, mask: Tensor) -> Tensor:
-    """x (B, T, D), mask (B, T) -> (B, D), the mean of the tokens that are there, at the scale of one token."""
-    weight = mask.to(x.dtype).unsqueeze(-1)
-    return F.layer_norm((x * weight).sum(1) / weight.sum(1), x.shape[-1:])
+    def _lent(self, modules: Mapping[str, Versions], *names: str) -> AbstractContextManager[None]:
+        """Within the block, the model has each row's versions of these modules; its own where `modules` has none."""
+        return self._places.lent({name: modules[name].taken() for name in names if name in modules})
 
 
-def _in_front(x: Tensor, mask: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move the tokens that are there to the front, in order: x (B, T, D), mask and origin (B, T) -> the same, T as few
-    as it can.
+def _of(modules: Mapping[str, Versions], rows: Sequence[int]) -> dict[str, Versions]:
+    return {name: versions.of(rows) for name, versions in modules.items()}
 
-    Between two modalities of a batch there is padding. For a backbone with relative positions (rotary, windows) it
-    would be distance, so that a sample's result would depend on its batch.
-    """
-    order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]  # (B, T')
-    return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2])), mask.gather(1, order), origin.gather(1, order)
+
+def _of_block(i: int, versions: Versions) -> Versions:
+    """Of an expert, its `down` and `up` after fusion block i."""
+    return Versions({name: versions.tensors[f"blocks.{i}.{name}"] for name in ("down", "up")}, versions.index)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .rows import RowLinear
+
 
 class BilinearPooling(nn.Module):
     """The pools of a task's inputs side by side, then their product, read again by the first input, which asks."""
@@ -22,9 +24,9 @@ class BilinearPooling(nn.Module):
         super().__init__()
         self._inputs = inputs
         self._rank = rank
-        self.project = nn.ModuleDict({modality: nn.Linear(width, rank) for modality in inputs})
-        self.again = nn.Linear(width, rank)
-        self.mix = nn.Linear(rank, rank)
+        self.project = nn.ModuleDict({modality: RowLinear(width, rank) for modality in inputs})
+        self.again = RowLinear(width, rank)
+        self.mix = RowLinear(rank, rank)
         self.width = width * len(inputs) + rank
 
     def forward(self, pools: Mapping[str, Tensor]) -> Tensor:

@@ -20,6 +20,9 @@ class Prompt(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, D) -> x + tanh(gate) * attention of x over the prompt tokens."""
-        weights = torch.softmax(x @ self.tokens.t() * x.shape[-1] ** -0.5, dim=-1)  # (B, T, P)
-        return x + torch.tanh(self.gate) * (weights @ self.tokens)
+        """x (B, T, D) -> x + tanh(gate) * attention of x over the prompt tokens.
+
+        Rows may have their own: tokens (B, P, D), gate (B, 1).
+        """
+        weights = torch.softmax(x @ self.tokens.mT * x.shape[-1] ** -0.5, dim=-1)  # (B, T, P)
+        return x + torch.tanh(self.gate).unsqueeze(-1) * (weights @ self.tokens)

@@ -32,13 +32,18 @@ class Standardise(nn.Module):
         self.register_buffer("square", torch.zeros(channels))  # (C,)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """values (B, T, C), zeros where mask (B, T) is 0 -> the same, standardised."""
+        """values (B, T, C), zeros where mask (B, T) is 0 -> the same, standardised.
+
+        Rows may have their own statistics, (B, C), some of them unknown.
+        """
         if not known({"square": self.square}):
             return values
         deviation = (self.square - self.mean**2).clamp(min=0).sqrt()
         scale = torch.maximum(deviation, _LEAST_SPREAD * self.square.sqrt())
         scale = torch.where(scale > 0, scale, 1.0)
-        return ((values - self.mean) / scale).clamp(-_LARGEST, _LARGEST) * mask.unsqueeze(-1)
+        scaled = (values - self.mean.unsqueeze(-2)) / scale.unsqueeze(-2)
+        scaled = scaled.clamp(-_LARGEST, _LARGEST) * mask.unsqueeze(-1)
+        return scaled if self.square.dim() == 1 else torch.where(self.square.any(-1)[:, None, None], scaled, values)
 
 
 def known(tensors: Mapping[str, Tensor]) -> bool:

@@ -1,0 +1,72 @@
+"""Model servers: replicas with one shared backbone and all modules, which answer mixed batches.
+
+    request -> gate -> batch (@serve.batch) -> one forward pass in a thread -> answers
+
+While a pass runs, requests wait at the gate; when it ends they enter the next batch together. Without the gate, the
+batcher would cut its next batch as soon as the wait is over, pass or no pass, and batches would stay small under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from .predictor import Predictor
+from .registry import Registry
+from .rows import Outcome, Row
+from .settings import Settings
+
+Request = tuple[Row, ...]
+
+
+def _count(requests: list[Request]) -> int:
+    return sum(map(len, requests))
+
+
+class ModelServerReplica:
+    """One replica. Its event loop stays free for health checks: passes run in the one thread of `_worker`."""
+
+    def __init__(self, settings: Settings) -> None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._predictor = Predictor(Registry(Path(settings.run)), settings, device)
+        self._worker = ThreadPoolExecutor(1, "predictor")
+        self._gate = asyncio.Event()
+        self._gate.set()
+        batched: Any = self._batched
+        batched.set_max_batch_size(settings.max_batch_rows)
+        batched.set_batch_wait_timeout_s(settings.batch_wait_s)
+
+    async def predict(self, rows: Request) -> list[Outcome]:
+        """The outcomes of at most `max_batch_rows` rows, in order."""
+        await self._gate.wait()
+        outcomes: list[Outcome] = await self._batched(rows)
+        return outcomes
+
+    @serve.batch(max_concurrent_batches=1, batch_size_fn=_count)  # bounds of size and wait: by the settings, above
+    async def _batched(self, requests: Sequence[Request]) -> list[list[Outcome]]:
+        self._gate.clear()
+        try:
+            rows = [row for request in requests for row in request]
+            loop = asyncio.get_running_loop()
+            outcomes = iter(await loop.run_in_executor(self._worker, self._predictor.predict, rows))
+            return [[next(outcomes) for _ in request] for request in requests]
+        finally:
+            self._gate.set()
+
+
+ModelServer = serve.deployment(
+    name="ModelServer",
+    # As many as a gateway may have inside; what is beyond waits in the gateway's queue, of which autoscaling knows.
+    max_ongoing_requests=128,
+    max_queued_requests=1024,
+    autoscaling_config={"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 64},
+    ray_actor_options={"num_cpus": 0},  # fits beside a training that has taken all processors
+    graceful_shutdown_timeout_s=60,
+)(ModelServerReplica)

@@ -1,0 +1,64 @@
+"""The HTTP application: both protocols and the page, the guard before them, and the watch over the run's directory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from . import docs_page, metrics, problems, static, v1, v2
+from .guard import Guard
+from .keys import Keys
+from .samples import Samples
+from .service import Service
+
+
+def create_app(service: Service, keys: Keys | None, replicas: int = 1) -> ASGIApp:
+    """What a gateway serves.
+
+    Args:
+        service: what is asked for.
+        keys: who may ask; None for this machine's own processes alone.
+        replicas: gateways that share the keys' rates.
+    """
+
+    @asynccontextmanager
+    async def watching(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(_watch(service))
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    app = FastAPI(title="FogTune", version=version("fogtune"), docs_url=None, redoc_url=None, lifespan=watching)
+    problems.install(app)
+    docs_page.install(app, keyed=keys is not None)
+    samples = Samples(service.catalogue.registry.config)
+    for routes in (v1.routes(service), v2.routes(service), static.routes(service, samples)):
+        app.include_router(routes)
+    app.include_router(metrics.routes(service.metrics))
+    settings = service.settings
+    return Guard(
+        app,
+        keys=keys,
+        metrics=service.metrics,
+        page=static.PATHS,
+        max_body_bytes=settings.max_body_bytes,
+        max_in_flight=settings.max_in_flight,
+        body_timeout_s=settings.timeout_s,
+        replicas=replicas,
+    )
+
+
+async def _watch(service: Service) -> None:
+    """New versions and promotions are found within `poll_s`, by every gateway for itself."""
+    while True:
+        await asyncio.to_thread(service.catalogue.refresh)
+        served = service.catalogue.served
+        if served is not None:
+            service.metrics.serving(served.stable.number, served.canary.number if served.canary else None)
+        await asyncio.sleep(service.settings.poll_s)
