@@ -39,7 +39,7 @@ def predict_offline(run: Path, task: str, inputs: Sequence[str], variant: str, v
         InputError: something of it is not allowed.
     """
     from fogtune.serve.catalogue import Catalogue
-    from fogtune.serve.decoding import decode_sample
+    from fogtune.serve.decoding import Decoder
     from fogtune.serve.predictor import Predictor
     from fogtune.serve.problems import Problem
     from fogtune.serve.registry import Registry
@@ -60,7 +60,7 @@ def predict_offline(run: Path, task: str, inputs: Sequence[str], variant: str, v
     try:
         info = service.task(task, version)
         sample = _read({declared.name: declared.kind for declared in info.inputs}, inputs)
-        decoded = decode_sample(info, sample, settings, "--input")
+        decoded = Decoder(settings).sample(info, sample, "--input")
         answer = asyncio.run(service.predict(task, [decoded], variant, version))
     except Problem as problem:
         raise InputError(problem.field or "task", problem.detail) from None

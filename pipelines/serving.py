@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,18 @@ from fogtune.serve.settings import Settings
 
 NAME = "fogtune"
 """Of the Serve application."""
+
+RAY_ENVIRONMENT = {
+    # HAProxy, which comes with Ray Serve on Linux, hands requests to the gateway itself, without a hop over an actor.
+    "RAY_SERVE_ENABLE_HA_PROXY": str(int(sys.platform == "linux")),
+    # Fewer threads to switch between, and gRPC between gateway and model servers.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
+    # How long a service that ends still listens for requests of a load balancer that does not know yet.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "60",
+}
+"""What makes Ray Serve fast: a third of its latency at one client. Read when Ray starts: `ray start` needs it, too."""
 
 
 def settings_of(run: Path, keys: str | None, overrides: Sequence[str]) -> Settings:
@@ -108,6 +122,10 @@ def _deployed(
         raise InputError("--port", f"{port} given; allowed: 1 to 65535")
     on_stage("loading libraries")
     import ray
+
+    if address is None and not ray.is_initialized():
+        for name, value in RAY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     from ray import serve
 
     from fogtune.serve.app import build

@@ -29,42 +29,75 @@ _BASE64 = "allowed: base64 of a PNG, JPEG or WebP file"
 _NUMBERS = frozenset((int, float))
 
 
-def decode_sample(task: TaskInfo, sample: Mapping[str, Any], settings: Settings, field: str) -> dict[str, Raw]:
-    """A sample of a task, by modality in the task's order; null is the same as missing.
+class Decoder:
+    """Decodes the values of one request, whose images together have at most `max_pixels`."""
 
-    Raises:
-        Problem: 422 for a modality that the task does not read, or none at all; else as `decode`.
-    """
-    inputs = {declared.name: declared for declared in task.inputs}
-    for name in sample:
-        if name not in inputs:
-            raise _refused(field, f"names {_shown(name)}; allowed of {task.name}: {listed(inputs)}")
-    given = [name for name in inputs if sample.get(name) is not None]
-    if not given:
-        raise _refused(field, f"is empty; allowed: at least one of {listed(inputs)}")
-    return {name: decode(inputs[name], sample[name], settings, f"{field}.{name}") for name in given}
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pixels = 0
 
+    def sample(self, task: TaskInfo, sample: Mapping[str, Any], field: str) -> dict[str, Raw]:
+        """A sample of a task, by modality in the task's order; null is the same as missing.
 
-def decode(declared: Input, value: Any, settings: Settings, field: str) -> Raw:
-    """One value.
+        Raises:
+            Problem: 422 for a modality that the task does not read, or none at all; else as `value`.
+        """
+        inputs = {declared.name: declared for declared in task.inputs}
+        for name in sample:
+            if name not in inputs:
+                raise _refused(field, f"names {_shown(name)}; allowed of {task.name}: {listed(inputs)}")
+        given = [name for name in inputs if sample.get(name) is not None]
+        if not given:
+            raise _refused(field, f"is empty; allowed: at least one of {listed(inputs)}")
+        return {name: self.value(inputs[name], sample[name], f"{field}.{name}") for name in given}
 
-    Args:
-        declared: what the task reads.
-        value: text: str, or bytes in UTF-8; image: str in base64, or bytes of a PNG, JPEG or WebP file, or pixels
-            (H, W, 3) uint8; series: nested lists or an array, (T, C).
-        settings: its limits hold.
-        field: names the value to whoever sent it.
+    def value(self, declared: Input, value: Any, field: str) -> Raw:
+        """One value.
 
-    Raises:
-        Problem: 422 for what it is not, 413 for what is too large; one line.
-    """
-    match declared.kind:
-        case "text":
-            return _text(value, settings.max_text_chars, field)
-        case "image":
-            return _image(value, settings.max_pixels, field)
-        case "series":
-            return _series(value, declared.channels, settings.max_series_values, field)
+        Args:
+            declared: what the task reads.
+            value: text: str, or bytes in UTF-8; image: str in base64, or bytes of a PNG, JPEG or WebP file, or pixels
+                (H, W, 3) uint8; series: nested lists or an array, (T, C).
+            field: names the value to whoever sent it.
+
+        Raises:
+            Problem: 422 for what it is not, 413 for what is too large; one line.
+        """
+        match declared.kind:
+            case "text":
+                return _text(value, self._settings.max_text_chars, field)
+            case "image":
+                return self._image(value, field)
+            case "series":
+                return _series(value, declared.channels, self._settings.max_series_values, field)
+
+    def _image(self, value: Any, field: str) -> NDArray[np.uint8]:
+        if isinstance(value, np.ndarray):
+            self._count(value.shape[1], value.shape[0], field)
+            return value
+        file = value if isinstance(value, bytes) else _from_base64(value, field)
+        try:
+            with Image.open(io.BytesIO(file), formats=FORMATS) as image:  # reads the header, and the first frame's
+                self._count(image.width, image.height, field)
+                return image_pixels(image)
+        except Problem:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise _too_large(field, "is an image of far more pixels", self._settings.max_pixels) from None
+        except UnidentifiedImageError:
+            raise _refused(field, f"is no image file ({len(file)} bytes); allowed: PNG, JPEG, WebP") from None
+        except ValueError as error:
+            raise _refused(field, " ".join(str(error).split())) from None
+        except Exception as error:  # Pillow's readers raise of every kind for files that are cut short or made up
+            words = " ".join(str(error).split())[:80] or type(error).__name__
+            raise _refused(field, f"is a damaged image ({words}); allowed: a whole file") from None
+
+    def _count(self, width: int, height: int, field: str) -> None:
+        """Before anything of the size is made. Small files may be large images, and a request may hold many."""
+        before, self._pixels = self._pixels, self._pixels + width * height
+        if self._pixels > self._settings.max_pixels:
+            beside = f" beside others of {before}" if before else ""
+            raise _too_large(field, f"is an image of {width} x {height} pixels{beside}", self._settings.max_pixels)
 
 
 def _text(value: Any, max_chars: int, field: str) -> str:
@@ -82,28 +115,6 @@ def _text(value: Any, max_chars: int, field: str) -> str:
     except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can escape and no tokenizer takes
         raise _refused(field, f"holds {value[error.start]!a} at {error.start}; allowed: Unicode text") from None
     return value
-
-
-def _image(value: Any, max_pixels: int, field: str) -> NDArray[np.uint8]:
-    if isinstance(value, np.ndarray):
-        _check_size(value.shape[1], value.shape[0], max_pixels, field)
-        return value
-    file = value if isinstance(value, bytes) else _from_base64(value, field)
-    try:
-        with Image.open(io.BytesIO(file), formats=FORMATS) as image:  # reads the header alone, and the first frame's
-            _check_size(image.width, image.height, max_pixels, field)
-            return image_pixels(image)
-    except Problem:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(field, "is an image of far more pixels", max_pixels) from None
-    except UnidentifiedImageError:
-        raise _refused(field, f"is no image file ({len(file)} bytes); allowed: PNG, JPEG, WebP") from None
-    except ValueError as error:
-        raise _refused(field, " ".join(str(error).split())) from None
-    except Exception as error:  # Pillow's readers raise of every kind for files that are cut short or made up
-        words = " ".join(str(error).split())[:80]
-        raise _refused(field, f"is a damaged image ({words or type(error).__name__}); allowed: a whole file") from None
 
 
 def _from_base64(value: Any, field: str) -> bytes:
@@ -146,11 +157,6 @@ def _series(value: Any, channels: int | None, max_values: int, field: str) -> ND
         return series_values(value)
     except ValueError as error:
         raise _refused(field, str(error)) from None
-
-
-def _check_size(width: int, height: int, max_pixels: int, field: str) -> None:
-    if width * height > max_pixels:
-        raise _too_large(field, f"is an image of {width} x {height} pixels", max_pixels)
 
 
 def _shown(value: Any) -> str:

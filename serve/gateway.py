@@ -18,7 +18,10 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 
+from fogtune.platform.errors import InputError
+
 from .catalogue import Catalogue
+from .loopback import is_loopback
 from .registry import Registry
 from .rows import Outcome, Row
 from .service import Overloaded, Service
@@ -37,6 +40,9 @@ class GatewayReplica:
     def __init__(self, settings: Settings, model_server: Any) -> None:
         # Ray Serve writes what its own logger says to the replica's log file and the dashboard.
         logging.getLogger("fogtune").parent = logging.getLogger("ray.serve")
+        if settings.keys is None and not is_loopback(_listens_on()):
+            allowed = "allowed: args.keys, or http_options.host 127.0.0.1"
+            raise InputError("http_options.host", f"{_listens_on()} given without keys; {allowed}")
         self._model_server = model_server
         self._rows = settings.max_batch_rows
         catalogue = Catalogue(Registry(Path(settings.run)))
@@ -66,6 +72,13 @@ class GatewayReplica:
                 raise Overloaded("too many requests are waiting for the model") from None
             except (RayActorError, ReplicaUnavailableError):
                 await asyncio.sleep(RETRY_S)
+
+
+def _listens_on() -> str:
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client()
+    return str(client.http_config.host)
 
 
 Gateway = serve.deployment(

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fogtune.platform.data.table import Raw
 from fogtune.platform.data.wording import listed, quoted
 
-from .decoding import decode
+from .decoding import Decoder
 from .labels import chosen
 from .problems import Problem
 from .registry import Input, TaskInfo
@@ -124,8 +124,8 @@ def samples(request: InferRequest, task: TaskInfo, settings: Settings) -> list[d
     """The samples of a request; inputs of the task that it leaves out are missing in all of them.
 
     Raises:
-        Problem: 400 for tensors that are not the task's, or of another shape or datatype than it reads; else as
-            `decode` (serve/decoding.py).
+        Problem: 400 for tensors that are not the task's, or of another shape or datatype than it reads; else as a
+            Decoder (serve/decoding.py).
     """
     rows = request.inputs[0].shape[0]
     if rows > settings.max_inputs:
@@ -140,9 +140,10 @@ def samples(request: InferRequest, task: TaskInfo, settings: Settings) -> list[d
             given = f"{tensor.datatype} {list(tensor.shape)}"
             raise bad(f"inputs.{number}", f"{given} given; allowed: {_READS[declared[tensor.name].kind]}")
     columns = {tensor.name: tensor.values for tensor in request.inputs}
+    decoder = Decoder(settings)
     return [
         {
-            name: decode(declared[name], columns[name][row], settings, f"inputs.{name}.{row}")
+            name: decoder.value(declared[name], columns[name][row], f"inputs.{name}.{row}")
             for name in declared
             if name in columns
         }

@@ -26,7 +26,7 @@ class Settings(Section):
     max_inputs: int = Field(default=64, ge=1)
     """Samples a request."""
     max_pixels: int = Field(default=16_000_000, ge=1)
-    """Of an image, told by its header before anything is decoded."""
+    """Of a request's images together, told by their headers before anything is decoded."""
     max_series_values: int = Field(default=1_000_000, ge=1)
     """Numbers of a series, steps times channels."""
     max_text_chars: int = Field(default=20_000, ge=1)

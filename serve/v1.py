@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from fogtune.platform.data.table import Raw
 
-from .decoding import decode_sample
+from .decoding import Decoder
 from .labels import chosen
 from .problems import Problem, responses
 from .registry import TaskInfo
@@ -191,7 +191,8 @@ async def _samples(task: TaskInfo, body: PredictRequest, settings: Settings) -> 
         raise Problem(422, f"inputs has {len(body.inputs)} samples; allowed: at most {settings.max_inputs}", "inputs")
 
     def decoded() -> list[dict[str, Raw]]:
-        return [decode_sample(task, given, settings, f"inputs.{row}") for row, given in enumerate(body.inputs)]
+        decoder = Decoder(settings)
+        return [decoder.sample(task, given, f"inputs.{row}") for row, given in enumerate(body.inputs)]
 
     images = [found.name for found in task.inputs if found.kind == "image"]
     if any(name in given for given in body.inputs for name in images):

@@ -10,7 +10,7 @@ from importlib.metadata import version as version_of
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, StrictBool, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -98,7 +98,7 @@ class ModelConfig(BaseModel):
 class IndexRequest(BaseModel):
     """Which models to list."""
 
-    ready: bool = False
+    ready: StrictBool = False
 
 
 class IndexEntry(BaseModel):

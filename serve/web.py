@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from . import docs_page, metrics, problems, static, v1, v2
-from .guard import Guard
+from .guard import STATUSES, Guard
 from .keys import Keys
 from .samples import Samples
 from .service import Service
@@ -34,7 +34,14 @@ def create_app(service: Service, keys: Keys | None, replicas: int = 1) -> ASGIAp
         with suppress(asyncio.CancelledError):
             await task
 
-    app = FastAPI(title="FogTune", version=version("fogtune"), docs_url=None, redoc_url=None, lifespan=watching)
+    app = FastAPI(
+        title="FogTune",
+        version=version("fogtune"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=watching,
+        responses=problems.responses(*STATUSES),
+    )
     problems.install(app)
     docs_page.install(app, keyed=keys is not None)
     samples = Samples(service.catalogue.registry.config)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from fogtune.pipelines.serving import RAY_ENVIRONMENT
 from fogtune.platform.config import Config, CountedTopology, DeviceGroup, EmbeddedSource, Task, Tier
 from fogtune.platform.run import NodeEntry, RoundRecord, RunDirectory
 
@@ -26,6 +27,7 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 # Read when torch is first imported, so no import above may bring it. On tensors this small, threads of one process only
 # wait for each other: beside another busy process the tests would take 30 times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ |= RAY_ENVIRONMENT
 
 # No deadline: how long an example takes is the machine's business. No database: it would make runs differ.
 settings.register_profile("fogtune", deadline=None, derandomize=True, database=None)

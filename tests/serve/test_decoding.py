@@ -17,7 +17,7 @@ from PIL import Image
 
 from fogtune.platform.data.table import Raw
 from fogtune.platform.data.values import image_pixels
-from fogtune.serve.decoding import decode, decode_sample
+from fogtune.serve.decoding import Decoder
 from fogtune.serve.problems import Problem
 from fogtune.serve.registry import Input, TaskInfo
 from fogtune.serve.settings import Settings
@@ -60,7 +60,7 @@ def bomb(width: int, height: int) -> bytes:
 def refusal(declared: Input, value: Any, status: int = 422) -> str:
     field = f"inputs.0.{declared.name}"
     with pytest.raises(Problem) as refused:
-        decode(declared, value, SETTINGS, field)
+        Decoder(SETTINGS).value(declared, value, field)
     assert refused.value.status == status
     assert refused.value.field == field
     assert refused.value.detail.startswith(f"{field} ")
@@ -72,7 +72,7 @@ def refusal(declared: Input, value: Any, status: int = 422) -> str:
 def decoded_or_refused(declared: Input, value: Any) -> Raw | Problem:
     """Nothing else may happen."""
     try:
-        return decode(declared, value, SETTINGS, "f")
+        return Decoder(SETTINGS).value(declared, value, "f")
     except Problem as problem:
         refused = problem
     assert refused.status in (413, 422)
@@ -83,7 +83,7 @@ def decoded_or_refused(declared: Input, value: Any) -> Raw | Problem:
 
 @pytest.mark.parametrize("value", ["ten chars!", "", "日本", b"ten chars!", "日本".encode()])
 def test_text(value: str | bytes) -> None:
-    assert decode(TEXT, value, SETTINGS, "f") == (value if isinstance(value, str) else value.decode())
+    assert Decoder(SETTINGS).value(TEXT, value, "f") == (value if isinstance(value, str) else value.decode())
 
 
 def test_text_that_is_none() -> None:
@@ -102,7 +102,7 @@ def test_pixels_are_those_that_training_saw(kind: str, mode: str) -> None:
     expected = image_pixels(Image.open(io.BytesIO(content)))
     assert expected.shape == (20, 10, 3)
     for value in (content, base64_of(content)):
-        pixels = decode(IMAGE, value, SETTINGS, "f")
+        pixels = Decoder(SETTINGS).value(IMAGE, value, "f")
         assert isinstance(pixels, np.ndarray)
         assert pixels.dtype == np.uint8
         np.testing.assert_array_equal(pixels, expected)
@@ -111,7 +111,7 @@ def test_pixels_are_those_that_training_saw(kind: str, mode: str) -> None:
 def test_png_is_lossless_and_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by 90 degrees
-    turned = decode(IMAGE, file(picture(), exif=exif), SETTINGS, "f")
+    turned = Decoder(SETTINGS).value(IMAGE, file(picture(), exif=exif), "f")
     np.testing.assert_array_equal(turned, np.rot90(np.asarray(picture()), -1))
 
 
@@ -119,12 +119,12 @@ def test_only_the_first_frame_is_read() -> None:
     first, second = picture(), Image.new("RGB", (10, 20), "red")
     for kind, lossless in (("PNG", {}), ("WEBP", {"lossless": True})):
         animation = file(first, kind, save_all=True, append_images=[second], **lossless)
-        np.testing.assert_array_equal(decode(IMAGE, animation, SETTINGS, "f"), np.asarray(first))
+        np.testing.assert_array_equal(Decoder(SETTINGS).value(IMAGE, animation, "f"), np.asarray(first))
 
 
 def test_pixels_as_they_are() -> None:
     pixels = np.asarray(picture())
-    assert decode(IMAGE, pixels, SETTINGS, "f") is pixels
+    assert Decoder(SETTINGS).value(IMAGE, pixels, "f") is pixels
     assert refusal(IMAGE, np.zeros((20, 11, 3), np.uint8), 413) == "is an image of 11 x 20 pixels; allowed: at most 200"
 
 
@@ -179,12 +179,12 @@ def test_damaged_files_never_surprise(position: int, byte: int, kind: str) -> No
 
 
 def test_series() -> None:
-    series = decode(IMU, [[1, 2.5], [-3, 4]], SETTINGS, "f")
+    series = Decoder(SETTINGS).value(IMU, [[1, 2.5], [-3, 4]], "f")
     assert isinstance(series, np.ndarray)
     assert series.dtype == np.float32
     np.testing.assert_array_equal(series, [[1, 2.5], [-3, 4]])
-    np.testing.assert_array_equal(decode(IMU, np.array([[1, 2]], np.int64), SETTINGS, "f"), [[1, 2]])
-    free = decode(Input("any", "series", None), [[1, 2, 3]], SETTINGS, "f")
+    np.testing.assert_array_equal(Decoder(SETTINGS).value(IMU, np.array([[1, 2]], np.int64), "f"), [[1, 2]])
+    free = Decoder(SETTINGS).value(Input("any", "series", None), [[1, 2, 3]], "f")
     assert isinstance(free, np.ndarray)
     assert free.shape == (1, 3)
 
@@ -220,7 +220,7 @@ def test_long_series() -> None:
     # As an array of texts these would take 8 TB.
     settings = Settings(run="run", max_series_values=2_000_000)
     with pytest.raises(Problem, match="holds 'xxxx"):
-        decode(IMU, [["x" * 1_000_000, ""], *[["", ""]] * 999_999], settings, "f")
+        Decoder(settings).value(IMU, [["x" * 1_000_000, ""], *[["", ""]] * 999_999], "f")
 
 
 json_values = st.recursive(
@@ -236,7 +236,7 @@ def test_whatever_json_holds_is_decoded_or_refused(declared: Input, value: Any) 
 
 
 def test_samples_come_in_the_order_of_the_task() -> None:
-    sample = decode_sample(TASK, {"imu": [[1, 2]], "text": "what?", "image": None}, SETTINGS, "inputs.0")
+    sample = Decoder(SETTINGS).sample(TASK, {"imu": [[1, 2]], "text": "what?", "image": None}, "inputs.0")
     assert list(sample) == ["text", "imu"]
     assert sample["text"] == "what?"
 
@@ -252,6 +252,16 @@ def test_samples_come_in_the_order_of_the_task() -> None:
 )
 def test_samples_that_the_task_does_not_read(sample: dict[str, Any], detail: str) -> None:
     with pytest.raises(Problem) as refused:
-        decode_sample(TASK, sample, SETTINGS, "inputs.3")
+        Decoder(SETTINGS).sample(TASK, sample, "inputs.3")
     assert refused.value.detail.startswith(detail)
     assert refused.value.status == 422
+
+
+def test_a_requests_images_have_their_pixels_together() -> None:
+    """Or many small files would be gigabytes of pixels."""
+    decoder = Decoder(SETTINGS.model_copy(update={"max_pixels": 100}))
+    for _ in range(2):
+        assert np.shape(decoder.value(IMAGE, file(picture(7, 7)), "f")) == (7, 7, 3)
+    with pytest.raises(Problem, match="3 x 1 pixels beside others of 98; allowed: at most 100") as refused:
+        decoder.value(IMAGE, np.zeros((1, 3, 3), np.uint8), "f")
+    assert refused.value.status == 413

@@ -455,7 +455,7 @@ def test_a_run_that_has_published_nothing_yet(open_page: Callable[..., Page], ru
 @pytest.mark.parametrize("width_px", [360, 1180])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits(open_page: Callable[..., Page], url: str, width_px: int, scheme: str) -> None:
-    """Nothing is wider than the window; and there is a picture to look at."""
+    """Nothing is wider than the window, on a narrow one results are below the form; and there is a picture to see."""
     viewport = {"width": width_px, "height": 900}
     page = open_page(url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
     choose(page, "VQA")
@@ -465,6 +465,10 @@ def test_it_fits(open_page: Callable[..., Page], url: str, width_px: int, scheme
     predict(page)
     expect(page.get_by_role("article")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") == width_px
+    form, results = (page.get_by_role("region", name=name).bounding_box() for name in ("Input", "Prediction"))
+    assert form
+    assert results
+    assert (results["x"] > form["x"]) == (width_px > 800)
     assert page.evaluate("getComputedStyle(document.querySelector('.results')).transitionProperty") == "none"
     artefacts = Path(os.environ.get("FOGTUNE_ARTEFACTS") or ROOT / ".cache/artefacts")
     picture = artefacts / ("page.png" if (width_px, scheme) == (1180, "light") else f"page-{scheme}-{width_px}px.png")
