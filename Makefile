@@ -19,7 +19,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := install --no-compile
 
-.PHONY: help setup demo test check results docs clean
+.PHONY: help setup demo test check results bench docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ check: setup  ## lint, format, types, import contracts, generated docs
 results: setup  ## the tables of docs/results.md and docs/pareto.md (two and a half hours)
 	$(BIN)/python benchmarks/accuracy.py --out docs/results.md
 	$(BIN)/python benchmarks/pareto.py --out docs/pareto.md
+
+bench: setup  ## the tables of docs/benchmarks.md (twenty minutes; needs wrk)
+	$(BIN)/python benchmarks/serving/measure.py --out docs/benchmarks.md
 
 docs: setup  ## write the generated pages of docs/
 	$(BIN)/fogtune config reference > .venv/configuration.md

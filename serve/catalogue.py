@@ -7,6 +7,7 @@ Versions are verified when they are about to be served: the newest at once, othe
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Mapping
@@ -21,12 +22,15 @@ from .rollout import Rollout, read_rollout
 log = logging.getLogger(__name__)
 
 
+State = Literal["stable", "canary", "ready", "refused"]
+
+
 @dataclass(frozen=True)
 class VersionInfo:
     """A version, as a person sees it."""
 
     version: int
-    state: Literal["stable", "canary", "ready", "refused"]
+    state: State
     reason: str | None
     """Why it is refused."""
     metrics: Mapping[str, Mapping[str, float]]
@@ -55,8 +59,9 @@ class Catalogue:
         """Version -> when its manifest was written, of those verified."""
         self._refused: dict[int, tuple[float, str]] = {}
         """Version -> when its manifest was written, and why it is refused."""
-        self._asked = 0
+        self._asked = itertools.count(1)
         self._lock = threading.Lock()
+        """Of the files: verifying a version takes a while, in which requests go on."""
 
     def refresh(self) -> None:
         """Look again. Never raises because of what it finds; what is wrong is logged once and told by `versions`."""
@@ -89,11 +94,21 @@ class Catalogue:
         served = self.served
         if served is None:
             return None
-        with self._lock:
-            self._asked += 1
-            asked = self._asked
+        asked = next(self._asked)
         turn = int(asked * served.percent / 100) > int((asked - 1) * served.percent / 100)
         return served.canary if turn and served.canary else served.stable
+
+    def numbers(self) -> tuple[int | None, int | None]:
+        """Of the stable version and of the canary, as far as there are any."""
+        served = self.served
+        if served is None:
+            return None, None
+        return served.stable.number, served.canary.number if served.canary else None
+
+    @property
+    def refused(self) -> int:
+        """How many versions are refused."""
+        return len(self._refused)
 
     def usable(self) -> tuple[int, ...]:
         """Numbers of the versions that can be served, ascending; verifies those never looked at."""
@@ -102,12 +117,7 @@ class Catalogue:
 
     def versions(self) -> tuple[VersionInfo, ...]:
         """All published versions, ascending; those never served are not verified for this."""
-        served = self.served
-        states: dict[int, Literal["stable", "canary"]] = {}
-        if served:
-            states[served.stable.number] = "stable"
-            if served.canary:
-                states[served.canary.number] = "canary"
+        stable, canary = self.numbers()
         found = []
         for number in self.registry.versions():
             try:
@@ -116,7 +126,8 @@ class Catalogue:
             except InputError as error:
                 version, reason = None, str(error)
             metrics = {task.name: task.metrics for task in version.tasks.values()} if version and not reason else {}
-            found.append(VersionInfo(number, "refused" if reason else states.get(number, "ready"), reason, metrics))
+            state: State = "stable" if number == stable else "canary" if number == canary else "ready"
+            found.append(VersionInfo(number, "refused" if reason else state, reason, metrics))
         return tuple(found)
 
     def _keep(self) -> Version | None:

@@ -1,4 +1,4 @@
-"""What a gateway counts, for Prometheus.
+"""What a gateway counts, for Prometheus. What model servers count is among Ray's own metrics.
 
 Labels have few values, whatever requests say: routes as templates, tasks that are served, versions of the run; never
 a path as it came, a variant or a key.
@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-_BATCH_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -29,16 +27,8 @@ class Metrics:
         )
         self._predictions = Counter("fogtune_predictions", "Samples predicted", ["task", "version"], registry=registry)
         self._version = Gauge("fogtune_version", "The version served", ["state"], registry=registry)
-        self.batch_rows = Histogram(
-            "fogtune_batch_rows", "Samples in a forward pass", buckets=_BATCH_ROWS, registry=registry
-        )
         self.in_flight = Gauge("fogtune_in_flight_requests", "Requests being answered", registry=registry)
-        self.module_misses = Counter(
-            "fogtune_module_misses", "Modules that had to be read from disk for a request", registry=registry
-        )
-        self.versions_refused = Counter(
-            "fogtune_versions_refused", "Published versions that cannot be served", registry=registry
-        )
+        self._refused = Gauge("fogtune_versions_refused", "Published versions that cannot be served", registry=registry)
 
     def request(self, route: str, task: str, status: int, seconds: float) -> None:
         """Counts a request. `route` is a template; `task` may be anything, what is no task is not told apart."""
@@ -49,13 +39,14 @@ class Metrics:
         """Counts predictions of a task that is known."""
         self._predictions.labels(task, str(version)).inc(samples)
 
-    def serving(self, stable: int, canary: int | None) -> None:
-        """Tells which versions are served; without a canary there is no such line."""
-        self._version.labels("stable").set(stable)
-        if canary is None:
-            self._version.remove("canary")
-        else:
-            self._version.labels("canary").set(canary)
+    def serving(self, stable: int | None, canary: int | None, refused: int) -> None:
+        """Tells which versions are served, a line for each that there is, and how many are refused."""
+        for state, version in (("stable", stable), ("canary", canary)):
+            if version is None:
+                self._version.remove(state)
+            else:
+                self._version.labels(state).set(version)
+        self._refused.set(refused)
 
     def text(self) -> bytes:
         """The exposition, of the type `CONTENT_TYPE_LATEST`."""

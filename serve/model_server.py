@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.util.metrics import Counter, Gauge, Histogram
 
 from .predictor import Predictor
 from .registry import Registry
@@ -37,6 +38,9 @@ class ModelServerReplica:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._predictor = Predictor(Registry(Path(settings.run)), settings, device)
         self._worker = ThreadPoolExecutor(1, "predictor")
+        self._rows = Histogram("fogtune_batch_rows", "Samples in a forward pass", boundaries=[1, 2, 4, 8, 16, 32, 64])
+        self._misses = Counter("fogtune_module_misses", "Modules that had to be read from disk for a request")
+        self._held_bytes = Gauge("fogtune_module_bytes", "Memory that modules take")
         self._gate = asyncio.Event()
         self._gate.set()
         batched: Any = self._batched
@@ -55,10 +59,20 @@ class ModelServerReplica:
         try:
             rows = [row for request in requests for row in request]
             loop = asyncio.get_running_loop()
-            outcomes = iter(await loop.run_in_executor(self._worker, self._predictor.predict, rows))
+            outcomes = iter(await loop.run_in_executor(self._worker, self._pass, rows))
             return [[next(outcomes) for _ in request] for request in requests]
         finally:
             self._gate.set()
+
+    def _pass(self, rows: list[Row]) -> list[Outcome]:
+        """In the worker, metrics included: they are not free."""
+        missed = self._predictor.store.misses
+        outcomes = self._predictor.predict(rows)
+        self._rows.observe(len(rows))
+        self._held_bytes.set(self._predictor.store.nbytes)
+        if self._predictor.store.misses > missed:
+            self._misses.inc(self._predictor.store.misses - missed)
+        return outcomes
 
 
 ModelServer = serve.deployment(

@@ -15,7 +15,8 @@ import torch
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.batches import padded
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.model.m3t import M3TModel, Segment
+from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.model.segments import Segment
 
 from .module_store import ModuleStore
 from .prefixes import Prefixes

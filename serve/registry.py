@@ -78,8 +78,7 @@ class Registry:
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self.read = lru_cache(maxsize=8)(self._read)
-        """Number -> Version. InputError: there is no such version, or its manifest is damaged."""
+        self._cached = lru_cache(maxsize=8)(self._read)
 
     @cached_property
     def config(self) -> Config:
@@ -97,16 +96,22 @@ class Registry:
         names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         return tuple(sorted(int(match[1]) for name in names if (match := _NAME.match(name))))
 
+    def read(self, number: int) -> Version:
+        """A version's manifest. InputError: there is no such version, or its manifest is damaged."""
+        directory = self.run / "modules" / f"v{number}"
+        try:
+            written_ns = (directory / "manifest.json").stat().st_mtime_ns
+        except OSError:
+            known = ", ".join(f"v{known}" for known in self.versions() if known != number) or "none"
+            raise InputError(str(directory), f"no such version; published: {known}") from None
+        return self._cached(directory, number, written_ns)
+
     def verify(self, version: Version) -> None:
         """InputError unless every file of the version matches its hash."""
         for entry in version.entries.values():
             _verified(entry)
 
-    def _read(self, number: int) -> Version:
-        directory = self.run / "modules" / f"v{number}"
-        if number not in self.versions():
-            known = ", ".join(f"v{known}" for known in self.versions()) or "none"
-            raise InputError(str(directory), f"no such version; published: {known}")
+    def _read(self, directory: Path, number: int, written_ns: int) -> Version:
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
             entries = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -15,6 +16,8 @@ from .guard import STATUSES, Guard
 from .keys import Keys
 from .samples import Samples
 from .service import Service
+
+log = logging.getLogger(__name__)
 
 
 def create_app(service: Service, keys: Keys | None, replicas: int = 1) -> ASGIApp:
@@ -63,9 +66,11 @@ def create_app(service: Service, keys: Keys | None, replicas: int = 1) -> ASGIAp
 
 async def _watch(service: Service) -> None:
     """New versions and promotions are found within `poll_s`, by every gateway for itself."""
+    catalogue = service.catalogue
     while True:
-        await asyncio.to_thread(service.catalogue.refresh)
-        served = service.catalogue.served
-        if served is not None:
-            service.metrics.serving(served.stable.number, served.canary.number if served.canary else None)
+        try:
+            await asyncio.to_thread(catalogue.refresh)
+        except OSError as error:  # a file system that is away for a moment; what is served goes on
+            log.error("%s cannot be looked at: %s", catalogue.registry.run, error)
+        service.metrics.serving(*catalogue.numbers(), catalogue.refused)
         await asyncio.sleep(service.settings.poll_s)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fogtune.platform.config import Config
-from fogtune.platform.model.m3t import Batch
+from fogtune.platform.model.segments import Batch
 from fogtune.platform.rng import numpy_generator
 
 from .prefixes import PrefixCache

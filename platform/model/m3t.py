@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, cast
 
@@ -31,40 +30,11 @@ from .heads import build_head
 from .pooling import BilinearPooling
 from .prompts import Prompt
 from .rows import Places, Versions
+from .segments import Output, Segment
 from .statistics import Standardise
 from .tokens import Tokens, in_front, passes, pool, together
 
 TEXT = "text"
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Samples of one task, padded: modality -> (values (B, T, C), mask (B, T)). Missing modalities are left out."""
-
-    task: str
-    inputs: Mapping[str, tuple[Tensor, Tensor]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.inputs.values()))[1])
-
-
-@dataclass(frozen=True)
-class Batch(Segment):
-    """Samples to learn from."""
-
-    targets: Tensor
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a forward pass gives."""
-
-    outputs: Tensor
-    """(B, O) of the task's head."""
-    routed: Tensor
-    """(E,) int64: samples that used each expert, in the fusion block where most did; empty without experts."""
-    balance: Tensor
-    """Load-balancing loss, the mean over the fusion blocks; 0 without experts."""
 
 
 class M3TModel(nn.Module):
@@ -170,7 +140,7 @@ class M3TModel(nn.Module):
 
     def forward(self, batch: Segment, held_experts: Sequence[int] | None = None) -> Output:
         """Predict a batch, with routing among `held_experts` (all by default)."""
-        tokens = self._encode(batch, {})
+        (tokens,) = self._encode([batch], [range(len(batch))], {})
         (x,), routed, balance = self._fuse([tokens], {}, held_experts)
         return Output(self._read(batch, tokens, x, {}), routed, balance)
 
@@ -189,7 +159,7 @@ class M3TModel(nn.Module):
         starts = accumulate((len(segment) for segment in segments), initial=0)
         rows = [range(start, start + len(segment)) for start, segment in zip(starts, segments, strict=False)]
         own = [_of(modules or {}, some) for some in rows]
-        tokens = [self._encode(segment, some) for segment, some in zip(segments, own, strict=True)]
+        tokens = self._encode(segments, rows, modules or {})
         outputs: dict[int, Tensor] = {}
         for fused in passes([(len(one.x), one.x.shape[1]) for one in tokens]):
             some = _of(modules or {}, [row for i in fused for row in rows[i]])
@@ -197,21 +167,38 @@ class M3TModel(nn.Module):
                 outputs[i] = self._read(segments[i], tokens[i], x, own[i])
         return [outputs[i] for i in range(len(segments))]
 
-    def _encode(self, segment: Segment, modules: Mapping[str, Versions]) -> Tokens:
-        """What enters the backbone."""
-        tokens, masks, origins = [], [], []
-        for i, (modality, (values, mask)) in enumerate(segment.inputs.items()):
-            if modality != TEXT:
-                with self._lent(modules, statistics_of(modality)):
-                    values = self.standardise[modality](values, mask)
-                values, mask = self._encode_input(modality, values, mask, modules)
-            tokens.append(values)
-            masks.append(mask)
-            origins.append(torch.full_like(mask, i))
-        x, mask, origin = in_front(Tokens(torch.cat(tokens, 1), torch.cat(masks, 1), torch.cat(origins, 1)))
-        if segment.task in self.prompts:
-            with self._lent(modules, f"prompt/{segment.task}"):
-                x = self.prompts[segment.task](x)
+    def _encode(
+        self, segments: Sequence[Segment], rows: Sequence[Sequence[int]], modules: Mapping[str, Versions]
+    ) -> list[Tokens]:
+        """What enters the backbone, of each segment; `rows` are its rows in `modules`."""
+        inputs = [dict(segment.inputs) for segment in segments]
+        for modality in dict.fromkeys(m for segment in segments for m in segment.inputs if m != TEXT):
+            # One pass for all segments that have the modality: its encoder does not know of tasks.
+            having = [i for i, segment in enumerate(segments) if modality in segment.inputs]
+            values, mask = (together([inputs[i][modality][part] for i in having]) for part in (0, 1))
+            some = _of(modules, [row for i in having for row in rows[i]])
+            with self._lent(some, statistics_of(modality)):
+                values = self.standardise[modality](values, mask)
+            values, mask = self._encode_input(modality, values, mask, some)
+            ends = accumulate(len(segments[i]) for i in having)
+            for i, end in zip(having, ends, strict=True):
+                mine = slice(end - len(segments[i]), end)
+                inputs[i][modality] = values[mine], mask[mine]
+        return [
+            self._prompted(segment.task, mine, _of(modules, some))
+            for segment, mine, some in zip(segments, inputs, rows, strict=True)
+        ]
+
+    def _prompted(
+        self, task: str, inputs: Mapping[str, tuple[Tensor, Tensor]], modules: Mapping[str, Versions]
+    ) -> Tokens:
+        """Encoded inputs one behind the other, and what the task's prompt makes of them."""
+        origins = [torch.full_like(mask, i) for i, (_, mask) in enumerate(inputs.values())]
+        values, masks = zip(*inputs.values(), strict=True)
+        x, mask, origin = in_front(Tokens(torch.cat(values, 1), torch.cat(masks, 1), torch.cat(origins, 1)))
+        if task in self.prompts:
+            with self._lent(modules, f"prompt/{task}"):
+                x = self.prompts[task](x)
         return Tokens(x, mask, origin)
 
     def _encode_input(

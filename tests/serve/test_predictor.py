@@ -13,7 +13,8 @@ from fogtune.platform.data.sources import load_table
 from fogtune.platform.data.table import Raw
 from fogtune.platform.learning.batches import padded
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.model.m3t import M3TModel, Segment
+from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.model.segments import Segment
 from fogtune.serve.predictor import Predictor
 from fogtune.serve.registry import Registry, read_module
 from fogtune.serve.rows import Row

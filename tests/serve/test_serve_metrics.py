@@ -87,9 +87,6 @@ def test_the_exposition_is_what_prometheus_reads(client: TestClient, metrics: Me
     metrics.predicted("vqa", 8, 3)
     metrics.predicted("vqa", 8, 2)
     metrics.predicted("topic", 9, 1)
-    metrics.batch_rows.observe(3)
-    metrics.module_misses.inc(2)
-    metrics.versions_refused.inc()
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert answer.content.splitlines()[0].startswith(b"# HELP fogtune_")
@@ -97,25 +94,25 @@ def test_the_exposition_is_what_prometheus_reads(client: TestClient, metrics: Me
         labels(task="vqa", version="8"): 5,
         labels(task="topic", version="9"): 1,
     }
-    assert values(metrics, "fogtune_batch_rows_bucket")[labels(le="2.0")] == 0
-    assert values(metrics, "fogtune_batch_rows_bucket")[labels(le="4.0")] == 1
-    assert values(metrics, "fogtune_module_misses_total") == {labels(): 2}
-    assert values(metrics, "fogtune_versions_refused_total") == {labels(): 1}
     # It counts itself after it has answered.
     assert values(metrics, "fogtune_requests_total") == {labels(route="/metrics", task="", status="200"): 1}
 
 
-def test_the_canary_is_told_while_there_is_one(metrics: Metrics) -> None:
-    metrics.serving(7, None)
+def test_what_is_served_is_told_as_far_as_anything_is(metrics: Metrics) -> None:
+    metrics.serving(None, None, 0)
+    assert values(metrics, "fogtune_version") == {}
+    metrics.serving(7, None, 1)
     assert values(metrics, "fogtune_version") == {labels(state="stable"): 7}
-    metrics.serving(7, 8)
+    assert values(metrics, "fogtune_versions_refused") == {labels(): 1}
+    metrics.serving(7, 8, 0)
     assert values(metrics, "fogtune_version") == {labels(state="stable"): 7, labels(state="canary"): 8}
-    metrics.serving(8, None)
-    metrics.serving(8, None)
+    metrics.serving(8, None, 0)
     assert values(metrics, "fogtune_version") == {labels(state="stable"): 8}
+    assert values(metrics, "fogtune_versions_refused") == {labels(): 0}
 
 
 def test_two_gateways_in_a_process_do_not_mix(metrics: Metrics) -> None:
     other = Metrics(list)
-    metrics.module_misses.inc()
-    assert values(other, "fogtune_module_misses_total") == {labels(): 0}
+    metrics.serving(7, None, 3)
+    assert values(other, "fogtune_versions_refused") == {labels(): 0}
+    assert values(other, "fogtune_version") == {}

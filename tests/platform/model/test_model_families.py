@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError
 from fogtune.platform.model.adapters import write_adapter_config
-from fogtune.platform.model.m3t import Batch, M3TModel
+from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.model.segments import Batch
 from fogtune.platform.modules import is_statistics
 
 WORDS = ("red", "green", "blue", "is", "the", "circle", "square", "what", "colour")

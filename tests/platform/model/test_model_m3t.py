@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoTokenizer
 from fogtune.platform.config import Config
 from fogtune.platform.data.assets import minilm_directory
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.model.m3t import Batch, M3TModel
+from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.model.segments import Batch
 from fogtune.platform.modules import is_statistics, module_names
 
 TEXTS = ("What colour is the small circle left of the square?", "Is it red?")

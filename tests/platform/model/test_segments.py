@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from fogtune.platform.config import Config
 from fogtune.platform.model.encoders import ImageEncoder
-from fogtune.platform.model.m3t import M3TModel, Segment
+from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.rows import Versions
+from fogtune.platform.model.segments import Segment
 from fogtune.platform.model.tokens import passes, together
 from fogtune.platform.modules import kind_and_name
 
