@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fogtune.serve.catalogue import Catalogue
-    from fogtune.serve.rollout import Rollout
+
+SHOWN = 10
+"""Labels, with their scores, that a person sees of a prediction."""
 
 app = typer.Typer()
 
@@ -40,20 +43,20 @@ def serve(
 ) -> None:
     """Serve the task heads of a run, finished or going on: HTTP, Open Inference Protocol, and a page to try them."""
     from . import serving
-    from .progress import watching
+    from .progress import PlainView
 
     if detach and address is None:
         problem = "given without --address; start a cluster with `ray start --head` and give --address auto"
         raise InputError("--detach", problem)
     settings = serving.settings_of(_path(run, runs_dir), keys, overrides or ())
-    with watching(json=False) as view:
-        if detach:
-            url = serving.deploy(settings, host, port, address or "auto", view.stage)
-            typer.echo(f"serving {run} at {url}; `serve shutdown` ends it")
-            return
-        with serving.serving(settings, host, port, address, view.stage) as url:
-            typer.echo(f"serving {run} at {url} (a page to try it; {url}/docs for programs); Ctrl-C ends it")
-            serving.wait_for_signal()
+    on_stage = PlainView(sys.stdout).stage
+    if detach:
+        url = serving.deploy(settings, host, port, address or "auto", on_stage)
+        typer.echo(f"serving {run} at {url}; `serve shutdown` ends it")
+        return
+    with serving.serving(settings, host, port, address, on_stage) as url:
+        typer.echo(f"serving {run} at {url} (a page to try it; {url}/docs for programs); Ctrl-C ends it")
+        serving.wait_for_signal()
 
 
 @app.command()
@@ -80,12 +83,13 @@ def predict(
         _print_json(found)
         return
     (prediction,) = found["predictions"]
-    said = prediction.get("label", prediction.get("value"))
-    typer.echo(f"{', '.join(prediction['labels']) or 'none' if 'labels' in prediction else said}")
-    ranked = sorted(prediction.get("scores", {}).items(), key=lambda item: -item[1])
-    for label, score in ranked[:10]:
+    scores = sorted(prediction.get("scores", {}).items(), key=lambda item: -item[1])
+    typer.echo(_answer(prediction))
+    for label, score in scores[:SHOWN]:
         typer.echo(f"  {score:.3f}  {label}")
-    typer.echo(f"v{found['version']}, {found['variant']}")
+    if len(scores) > SHOWN:
+        typer.echo(f"  ... and {len(scores) - SHOWN} more, which --json shows")
+    typer.echo(f"(v{found['version']}, {found['variant']})")
 
 
 @app.command()
@@ -95,13 +99,14 @@ def versions(
     """List the published versions of a run, and which of them are served."""
     catalogue = _catalogue(run, runs_dir)
     if json:
-        found = [vars(info) for info in catalogue.versions()]
-        _print_json({"versions": found, "rollout": catalogue.rollout.model_dump()})
+        infos = [vars(info) for info in catalogue.versions()]
+        _print_json({"versions": infos, "rollout": catalogue.rollout.model_dump()})
         return
     from rich.console import Console
 
-    Console(highlight=False).print(_table(catalogue))
-    typer.echo(_told(catalogue.rollout))
+    # A pipe has no width; rich would break the reasons at 80 columns.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(_table(catalogue))
+    typer.echo(_told(catalogue))
 
 
 @app.command()
@@ -112,27 +117,25 @@ def promote(
     runs_dir: RunsDir = "runs",
 ) -> None:
     """Serve a version, or a canary of it, wherever the run is served."""
-    from fogtune.serve.rollout import promoted, write_rollout
+    from fogtune.serve.rollout import promoted
 
     number = version.removeprefix("v")
     if number != "latest" and not (number.isascii() and number.isdigit()):
         raise InputError("VERSION", f"{version!r}; allowed: a number, or latest")
     catalogue = _catalogue(run, runs_dir)
     chosen = None if number == "latest" else int(number)
-    rollout = promoted(catalogue.rollout, chosen, percent, catalogue.usable())
-    write_rollout(catalogue.registry.run, rollout)
-    typer.echo(_told(rollout))
+    catalogue.decide(lambda held, usable: promoted(held, chosen, percent, usable))
+    typer.echo(_told(catalogue))
 
 
 @app.command()
 def rollback(run: RunId, runs_dir: RunsDir = "runs") -> None:
     """Take back a canary, or serve the version before the one served now."""
-    from fogtune.serve.rollout import rolled_back, write_rollout
+    from fogtune.serve.rollout import rolled_back
 
     catalogue = _catalogue(run, runs_dir)
-    rollout = rolled_back(catalogue.rollout, catalogue.usable())
-    write_rollout(catalogue.registry.run, rollout)
-    typer.echo(_told(rollout))
+    catalogue.decide(rolled_back)
+    typer.echo(_told(catalogue))
 
 
 @app.command()
@@ -157,34 +160,58 @@ def _path(run: str, runs_dir: str) -> Path:
 
 
 def _catalogue(run: str, runs_dir: str) -> Catalogue:
+    """What a gateway would serve of the run now. InputError if what was decided for it cannot be read."""
+    import logging
+
     from fogtune.serve.catalogue import Catalogue
     from fogtune.serve.registry import Registry
+    from fogtune.serve.rollout import read_rollout
 
-    catalogue = Catalogue(Registry(_path(run, runs_dir)))
+    # Versions that are refused are told in the table.
+    logging.getLogger("fogtune.serve").addHandler(logging.NullHandler())
+    path = _path(run, runs_dir)
+    read_rollout(path)
+    catalogue = Catalogue(Registry(path))
     catalogue.refresh()
     return catalogue
 
 
+def _answer(prediction: dict[str, Any]) -> str:
+    if "labels" in prediction:
+        return ", ".join(prediction["labels"]) or "none of the labels"
+    return str(prediction["label"]) if "label" in prediction else f"{prediction['value']:.6g}"
+
+
 def _table(catalogue: Catalogue) -> Table:
-    from rich.table import Table
+    from rich.text import Text
+
+    from fogtune.platform.run.record import headline
 
     from .readable import value
+    from .show import plain_table
 
-    table = Table(box=None)
-    found = catalogue.versions()
-    tasks = list(dict.fromkeys(task for info in found for task in info.metrics))
-    for title in ("version", "state", *tasks, "why"):
-        table.add_column(title)
-    for info in found:
-        firsts = [next(iter(info.metrics.get(task, {}).values()), None) for task in tasks]
-        table.add_row(f"v{info.version}", info.state, *map(value, firsts), info.reason or "")
+    infos = catalogue.versions()
+    rows = [{task: found for task, of in info.metrics.items() if (found := headline(of))} for info in infos]
+    titles = {task: f"{task} {name}" for row in rows for task, (name, _) in row.items()}
+    why = ["why"] if any(info.reason for info in infos) else []
+    table = plain_table("version", "state", *titles.values(), *why, right=titles.values())
+    for info, row in zip(infos, rows, strict=True):
+        metrics = [value(row[task][1] if task in row else None) for task in titles]
+        table.add_row(f"v{info.version}", info.state, *metrics, *([Text(info.reason or "")] if why else []))
     return table
 
 
-def _told(rollout: Rollout) -> str:
-    stable = "the newest version" if rollout.pinned is None else f"v{rollout.pinned}"
-    canary = rollout.canary
-    return f"serving {stable}" + (f", and v{canary.version} for {canary.percent:g} % of the requests" if canary else "")
+def _told(catalogue: Catalogue) -> str:
+    served, pinned = catalogue.served, catalogue.rollout.pinned
+    if served is None:
+        return "no version can be served yet"
+    stable = served.stable.number
+    if pinned is None:
+        why = "the newest; later ones follow"
+    else:
+        why = "pinned" if pinned == stable else f"v{pinned} is pinned, but cannot be served"
+    canary = f", and v{served.canary.number} for {served.percent:g} % of the requests" if served.canary else ""
+    return f"serving v{stable} ({why}){canary}"
 
 
 def _print_json(value: Any) -> None:

@@ -9,8 +9,9 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
@@ -18,11 +19,14 @@ from urllib.request import Request, urlopen
 from fogtune.platform.data.wording import listed
 from fogtune.platform.errors import FogTuneError, InputError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TIMEOUT_S = 60.0
 
 
 class Refused(FogTuneError):
-    """The service could not answer."""
+    """The service, or the run, cannot answer."""
 
 
 def predict_offline(run: Path, task: str, inputs: Sequence[str], variant: str, version: int | None) -> Any:
@@ -37,6 +41,7 @@ def predict_offline(run: Path, task: str, inputs: Sequence[str], variant: str, v
 
     Raises:
         InputError: something of it is not allowed.
+        Refused: the run has no version that can be served.
     """
     from fogtune.serve.catalogue import Catalogue
     from fogtune.serve.decoding import Decoder
@@ -63,7 +68,10 @@ def predict_offline(run: Path, task: str, inputs: Sequence[str], variant: str, v
         decoded = Decoder(settings).sample(info, sample, "--input")
         answer = asyncio.run(service.predict(task, [decoded], variant, version))
     except Problem as problem:
-        raise InputError(problem.field or "task", problem.detail) from None
+        if problem.status >= 500:
+            raise Refused(f"{run}: {problem.detail}") from None
+        field = problem.field or "task"
+        raise InputError(field if field.startswith("--") else f"--{field}", problem.detail) from None
     return json.loads(encode(answer))
 
 
@@ -77,7 +85,13 @@ def predict_by_url(
         Refused: the service cannot be reached, or cannot answer now.
     """
     base = url.rstrip("/")
-    tasks = {found["name"]: found for found in _ask(f"{base}/v1/tasks", None, key)["tasks"]}
+    key = key and key.strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise InputError("--key", "has characters that no key has; allowed: what `fogtune key` prints")
+    try:
+        tasks = {found["name"]: found for found in _ask(f"{base}/v1/tasks", None, key)["tasks"]}
+    except (KeyError, TypeError):
+        raise Refused(f"{base}: no service of FogTune") from None
     if task not in tasks:
         raise InputError("--task", f"{task!r}; allowed: {listed(tasks)}")
     sample = _read({declared["name"]: declared["kind"] for declared in tasks[task]["inputs"]}, inputs)
@@ -110,28 +124,36 @@ def _read(kinds: Mapping[str, str], inputs: Sequence[str]) -> dict[str, Any]:
 def _series(path: Path) -> list[list[float]]:
     import numpy as np
 
+    values: NDArray[Any]
+    allowed = "allowed: npy, or CSV, of numbers: a row a time step, a column a channel"
     try:
-        if path.suffix == ".npy":
-            values: list[list[float]] = np.load(path, allow_pickle=False).tolist()
-            return values
-        return np.loadtxt(path, delimiter=",", ndmin=2).tolist()  # type: ignore[no-any-return]
+        with path.open("rb") as file:
+            if path.suffix == ".npy":
+                values = np.lib.format.read_array(file, allow_pickle=False)
+            else:
+                lines = [line for line in file.read().decode().splitlines() if line.strip()]
+                values = np.loadtxt(lines, delimiter=",", ndmin=2) if lines else np.empty(0)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise InputError("--input", f"{str(path)!r} is no series ({reason}); allowed: npy, or CSV of numbers") from None
+        raise InputError("--input", f"{str(path)!r} is no series ({reason}); {allowed}") from None
+    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
+        raise InputError("--input", f"{str(path)!r} is no series ({values.dtype} {values.shape}); {allowed}")
+    return values.tolist()  # type: ignore[no-any-return]
 
 
 def _ask(url: str, body: Any, key: str | None) -> Any:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = Request(url, None if body is None else json.dumps(body).encode(), headers)
     try:
+        request = Request(url, None if body is None else json.dumps(body).encode(), headers)
         with urlopen(request, timeout=TIMEOUT_S) as response:
             return json.load(response)
     except HTTPError as error:
-        problem = _problem(error)
+        with error:
+            problem = _problem(error)
         if error.code in (400, 401, 403, 404, 413, 422):
             raise InputError(url.partition("?")[0], problem) from None
         raise Refused(f"{url}: {problem}") from None
-    except (URLError, TimeoutError, ConnectionError, ValueError) as error:
+    except (URLError, HTTPException, OSError, ValueError) as error:
         raise Refused(f"{url}: no answer of a service ({getattr(error, 'reason', error)})") from None
 
 

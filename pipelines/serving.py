@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,9 +18,11 @@ from pydantic import ValidationError
 
 from fogtune.platform.config.describe import listed, shown
 from fogtune.platform.config.overrides import apply_overrides
-from fogtune.platform.errors import InputError
+from fogtune.platform.errors import FogTuneError, InputError
 from fogtune.serve.loopback import is_loopback
 from fogtune.serve.settings import Settings
+
+from .interrupts import terminated_as_interrupted
 
 NAME = "fogtune"
 """Of the Serve application."""
@@ -36,18 +39,32 @@ RAY_ENVIRONMENT = {
 }
 """What makes Ray Serve fast: a third of its latency at one client. Read when Ray starts: `ray start` needs it, too."""
 
+DRAINING_S = 60.0
+"""How long the end of a service waits for the requests inside."""
+
+HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+"""Where HAProxy counts requests. A Ray started here gets free ones: with the usual ones two on a machine clash."""
+
+
+class NotServed(FogTuneError):
+    """Ray, or the service on it, did not start."""
+
 
 def settings_of(run: Path, keys: str | None, overrides: Sequence[str]) -> Settings:
     """The settings for a run, with `field=value` overrides. InputError for the first that is not allowed."""
     values: dict[Any, Any] = {}
     apply_overrides(values, overrides)
+    allowed = [name for name in Settings.model_fields if name not in ("run", "keys")]
+    for name, argument in (("run", "RUN"), ("keys", "--keys")):
+        if name in values:
+            raise InputError("--set", f"{name} is given as {argument}; allowed: {listed(allowed)}")
     try:
         return Settings.model_validate(values | {"run": str(run.resolve()), "keys": keys})
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         name = ".".join(map(str, found["loc"]))
         if found["type"] == "extra_forbidden":
-            raise InputError("--set", f"{name} is no setting; allowed: {listed(Settings.model_fields)}") from None
+            raise InputError("--set", f"{name} is no setting; allowed: {listed(allowed)}") from None
         raise InputError("--set", f"{name}={shown(found['input'])}; {found['msg'].lower()}") from None
 
 
@@ -74,15 +91,14 @@ def serving(
 
     Raises:
         InputError: something given is not allowed, or the port is taken.
+        NotServed: Ray, or the service on it, does not start.
     """
     with _deployed(settings, host, port, address, on_stage) as url:
         try:
             yield url
         finally:
-            from ray import serve
-
-            on_stage("answering what has been asked")
-            serve.delete(NAME)
+            on_stage("answering what has been asked, then ending")
+            _drain(settings.gateways)
 
 
 def deploy(
@@ -98,12 +114,13 @@ def deploy(
 
 
 def wait_for_signal() -> None:
-    """Return when this process is interrupted or asked to terminate."""
+    """Return when this process is interrupted or asked to terminate; the next signal is heard as before again."""
     done = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
+    before = {number: signal.signal(number, lambda *_: done.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     while not done.wait(3600):  # not for ever in one call: a signal would not be heard before its end everywhere
         pass
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextmanager
@@ -126,30 +143,84 @@ def _deployed(
     if address is None and not ray.is_initialized():
         for name, value in RAY_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        for name, free in zip(HAPROXY_PORTS, _free_ports(len(HAPROXY_PORTS)), strict=True):
+            os.environ.setdefault(name, str(free))
     from ray import serve
+    from ray.exceptions import RayError
 
     from fogtune.serve.app import build
 
     application = build(settings)
-    started_ray = not ray.is_initialized()
-    if started_ray:
-        from fogtune.actors.ray_runner import join
-
-        _require_free(host, port, address)
-        join(address, NAME, on_stage)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    started_serve = False
-    try:
-        started_serve = _start_serve(host, port)
-        on_stage("starting gateway and model servers")
-        serve.run(application, name=NAME)
+    with ExitStack() as undoing:
+        started_ray = not ray.is_initialized()
+        if started_ray:
+            _require_free(host, port, address)
+            undoing.callback(ray.shutdown)
+            _join(address, on_stage)
+        undoing.enter_context(terminated_as_interrupted())  # in place of what Ray does: it prints the stack
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        try:
+            if _start_serve(host, port):
+                if not stays and not (started_ray and address is None):
+                    undoing.callback(serve.shutdown)
+            elif not stays and NAME in serve.status().applications:
+                raise InputError("--address", "a run is served there already; allowed: one on a cluster")
+            if not stays:
+                undoing.callback(serve.delete, NAME)
+            on_stage("starting gateway and model servers")
+            serve.run(application, name=NAME)
+        except (RayError, RuntimeError) as error:
+            raise NotServed(_cause(error)) from error
         bracketed = f"[{host}]" if ":" in host else host
         yield f"http://{bracketed}:{port}"
-    finally:
-        if started_serve and not stays and not started_ray:
-            serve.shutdown()  # type: ignore[no-untyped-call]
-        if started_ray:
-            ray.shutdown()
+
+
+def _join(address: str | None, on_stage: Callable[[str], None]) -> None:
+    from fogtune.actors.ray_runner import join
+
+    try:
+        join(address, NAME, on_stage)
+    except InputError as error:
+        if address is None:
+            raise NotServed(error.problem.partition(";")[0]) from error
+        raise InputError("--address", error.problem) from error
+
+
+def _drain(gateways: int) -> None:
+    """Wait until every gateway has answered its last request.
+
+    Ray Serve ends model servers at the same time as gateways, which then wait for an answer in vain.
+    """
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    deadline_s = time.monotonic() + DRAINING_S
+    idle: set[str] = set()
+    with suppress(RayError, RayServeException, TimeoutError):  # the service is taken off anyhow
+        gateway: Any = serve.get_app_handle(NAME)
+        gateway._init(_run_router_in_separate_loop=True)  # this thread has no event loop
+        while len(idle) < gateways and time.monotonic() < deadline_s:
+            replica, in_flight = gateway.close.remote().result(timeout_s=DRAINING_S)  # any one of them
+            if in_flight == 0:
+                idle.add(replica)
+            else:
+                time.sleep(0.05)
+
+
+def _cause(error: Exception) -> str:
+    """Ray tells of what failed by all the tracebacks on its way; their last line has the cause."""
+    from ray import serve
+
+    application = serve.status().applications.get(NAME)
+    told = [deployment.message for deployment in application.deployments.values()] if application else []
+    return next(filter(None, [*told, str(error)])).strip().splitlines()[-1]
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [int(bound.getsockname()[1]) for bound in sockets]
 
 
 def _require_free(host: str, port: int, address: str | None) -> None:

@@ -1,6 +1,6 @@
 """The Ray Serve application; in a Serve configuration `import_path: fogtune.serve.app:build`, settings in `args`."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Ray Serve makes Settings of `args` by the annotation itself, not by its name.
 
 from pathlib import Path
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from fogtune.platform.errors import InputError
 
-from .registry import Registry, Version
-from .rollout import Rollout, read_rollout
+from .registry import Registry, Unreadable, Version
+from .rollout import Rollout, change_rollout, read_rollout
 
 log = logging.getLogger(__name__)
 
 
+Metrics = Mapping[str, Mapping[str, float]]
+"""Task -> metric -> value."""
 State = Literal["stable", "canary", "ready", "refused"]
 
 
@@ -33,8 +36,8 @@ class VersionInfo:
     state: State
     reason: str | None
     """Why it is refused."""
-    metrics: Mapping[str, Mapping[str, float]]
-    """Task -> metric -> value; empty of a refused version."""
+    metrics: Metrics
+    """Empty of a refused version."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,21 @@ class Catalogue:
         self.served: Served | None = None
         """None until a version can be used."""
         self.rollout = Rollout()
-        self._usable: dict[int, float] = {}
+        self._usable: dict[int, int] = {}
         """Version -> when its manifest was written, of those verified."""
-        self._refused: dict[int, tuple[float, str]] = {}
+        self._metrics: dict[int, Metrics] = {}
+        self._refused: dict[int, tuple[int, str]] = {}
         """Version -> when its manifest was written, and why it is refused."""
         self._asked = itertools.count(1)
         self._lock = threading.Lock()
         """Of the files: verifying a version takes a while, in which requests go on."""
 
     def refresh(self) -> None:
-        """Look again. Never raises because of what it finds; what is wrong is logged once and told by `versions`."""
+        """Look again. What is wrong with a version is logged, told by `versions`, and changes nothing that is served.
+
+        Raises:
+            OSError: the run's directory cannot be read.
+        """
         with self._lock:
             try:
                 self.rollout = read_rollout(self.registry.run)
@@ -82,6 +90,10 @@ class Catalogue:
 
     def version(self, number: int) -> Version:
         """A version by number. InputError if there is none or it is refused."""
+        with suppress(InputError):  # told below
+            version = self.registry.read(number)
+            if self._usable.get(number) == version.written_ns:
+                return version  # without waiting for others to be verified
         with self._lock:
             found = self._version(number)
         if found is None:
@@ -110,25 +122,58 @@ class Catalogue:
         """How many versions are refused."""
         return len(self._refused)
 
-    def usable(self) -> tuple[int, ...]:
-        """Numbers of the versions that can be served, ascending; verifies those never looked at."""
-        with self._lock:
-            return tuple(number for number in self.registry.versions() if self._version(number))
+    def decide(self, decide: Callable[[Rollout, Sequence[int]], Rollout]) -> Rollout:
+        """Change what all who serve the run follow, and follow it.
+
+        Args:
+            decide: (what holds, numbers of the versions that can be served, ascending) -> what shall hold. The
+                versions that it names are verified; if one turns out to be damaged, it is asked again without that.
+
+        Raises:
+            InputError: what `decide` raises, or the decision cannot be written.
+        """
+
+        def change(held: Rollout) -> Rollout:
+            usable = [number for number in self.registry.versions() if number not in self._refused]
+            while True:
+                decided = decide(held, usable)
+                named = [decided.pinned, decided.canary.version if decided.canary else None]
+                damaged = [number for number in named if number is not None and not self._can_be_served(number)]
+                if not damaged:
+                    return decided
+                usable = [number for number in usable if number not in damaged]
+
+        rollout = change_rollout(self.registry.run, change)
+        self.refresh()
+        return rollout
 
     def versions(self) -> tuple[VersionInfo, ...]:
         """All published versions, ascending; those never served are not verified for this."""
         stable, canary = self.numbers()
         found = []
         for number in self.registry.versions():
+            metrics: Metrics = {}
             try:
-                version = self.registry.read(number)
-                reason = self._refused[number][1] if number in self._refused else None
+                metrics = self._metrics_of(number)
+                reason = self._refused.get(number, (0, None))[1]
             except InputError as error:
-                version, reason = None, str(error)
-            metrics = {task.name: task.metrics for task in version.tasks.values()} if version and not reason else {}
+                reason = str(error)
             state: State = "stable" if number == stable else "canary" if number == canary else "ready"
-            found.append(VersionInfo(number, "refused" if reason else state, reason, metrics))
+            found.append(VersionInfo(number, "refused" if reason else state, reason, {} if reason else metrics))
         return tuple(found)
+
+    def _metrics_of(self, number: int) -> Metrics:
+        """Kept for all versions, for their manifests are long and the registry keeps few."""
+        if number not in self._metrics:
+            tasks = self.registry.read(number).tasks
+            self._metrics[number] = {task.name: task.metrics for task in tasks.values()}
+        return self._metrics[number]
+
+    def _can_be_served(self, number: int) -> bool:
+        with suppress(InputError):
+            self.version(number)
+            return True
+        return False
 
     def _keep(self) -> Version | None:
         """Under a pin that cannot be followed, what is served goes on."""
@@ -143,21 +188,23 @@ class Catalogue:
         """The version if it can be served; verified at the first call, and again if it was published again."""
         if number is None:
             return None
-        try:
-            written = (self.registry.run / "modules" / f"v{number}" / "manifest.json").stat().st_mtime
-        except OSError:
-            return None
-        if number in self._refused and self._refused[number][0] == written:
+        written_ns = self.registry.written_ns(number)
+        if written_ns is None or self._refused.get(number, (0, ""))[0] == written_ns:
             return None
         try:
             version = self.registry.read(number)
-            if self._usable.get(number) != written:
+            if self._usable.get(number) != written_ns:
                 self.registry.verify(version)
+        except Unreadable as error:
+            log.error("v%d cannot be looked at now: %s", number, error)
+            return None
         except InputError as error:
             log.error("v%d is refused: %s", number, error)
             self._usable.pop(number, None)
-            self._refused[number] = (written, str(error))
+            self._refused[number] = (written_ns, str(error))
             return None
         self._refused.pop(number, None)
-        self._usable[number] = written
+        if self._usable.get(number) != written_ns:
+            self._usable[number] = written_ns
+            self._metrics.pop(number, None)
         return version

@@ -30,11 +30,12 @@ _NUMBERS = frozenset((int, float))
 
 
 class Decoder:
-    """Decodes the values of one request, whose images together have at most `max_pixels`."""
+    """Decodes the values of one request: all its images have `max_pixels` together, its series `max_series_values`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._pixels = 0
+        self._numbers = 0
 
     def sample(self, task: TaskInfo, sample: Mapping[str, Any], field: str) -> dict[str, Raw]:
         """A sample of a task, by modality in the task's order; null is the same as missing.
@@ -69,7 +70,10 @@ class Decoder:
             case "image":
                 return self._image(value, field)
             case "series":
-                return _series(value, declared.channels, self._settings.max_series_values, field)
+                most = self._settings.max_series_values
+                series = _series(value, declared.channels, most - self._numbers, field)
+                self._numbers += series.size
+                return series
 
     def _image(self, value: Any, field: str) -> NDArray[np.uint8]:
         if isinstance(value, np.ndarray):

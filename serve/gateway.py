@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from fogtune.platform.errors import InputError
 
@@ -56,7 +56,13 @@ class GatewayReplica:
 
         settings = self._service.settings
         keys = Keys.load(Path(settings.keys)) if settings.keys else None
-        return create_app(self._service, keys, settings.gateways)
+        self._guard = create_app(self._service, keys, settings.gateways)
+        return self._guard
+
+    def close(self) -> tuple[str, int]:
+        """Let no more requests in; returns which replica this is, and how many it still answers."""
+        self._guard.closed = True
+        return serve.get_replica_context().replica_id.unique_id, self._guard.in_flight
 
     async def _predict(self, rows: Sequence[Row]) -> list[Outcome]:
         parts = [tuple(rows[i : i + self._rows]) for i in range(0, len(rows), self._rows)]
@@ -70,6 +76,8 @@ class GatewayReplica:
                 return answer
             except BackPressureError:
                 raise Overloaded("too many requests are waiting for the model") from None
+            except DeploymentUnavailableError:
+                raise Overloaded("no model server could be started; their logs say why") from None
             except (RayActorError, ReplicaUnavailableError):
                 await asyncio.sleep(RETRY_S)
 

@@ -29,7 +29,7 @@ STATUSES = (400, 401, 403, 408, 413, 421, 429, 503)
 """What a request may be refused with before any route sees it: routes declare them for OpenAPI."""
 HEALTH = frozenset({"/v2/health/live", "/v2/health/ready"})
 """Paths that need no key, for those who watch over the process."""
-_DOCS = re.compile(r"/docs(/.*)?|/openapi\.json")
+_BROWSED = re.compile(r"/docs(/.*)?|/openapi\.json|/metrics")
 _ADMIN = "/v1/versions:"
 
 _CLIENT_LEFT = 499
@@ -74,7 +74,10 @@ class Guard:
         self._body_timeout_s = body_timeout_s
         self._replicas = replicas
         self._clock = clock
-        self._in_flight = 0
+        self.in_flight = 0
+        """Requests that are being answered."""
+        self.closed = False
+        """Whether those in flight are the last ones: the others are refused."""
         self._buckets: dict[str, Bucket] = {}
         """Name of a key -> its tokens; no larger than the file of keys."""
 
@@ -150,16 +153,18 @@ class Guard:
         if free:
             yield
             return
-        if self._in_flight >= self._max_in_flight:
+        if self.closed:
+            raise Problem(503, "the service ends", retry_after_s=5)
+        if self.in_flight >= self._max_in_flight:
             raise Problem(
                 503, f"{self._max_in_flight} requests are being answered, which is all that fit", retry_after_s=0.5
             )
-        self._in_flight += 1
+        self.in_flight += 1
         self._metrics.in_flight.inc()
         try:
             yield
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
             self._metrics.in_flight.dec()
 
     async def _body(self, headers: Headers, receive: Receive, limit_bytes: int) -> bytes | None:
@@ -196,7 +201,7 @@ def _path(scope: Scope) -> str:
 
 def _browsed(scope: Scope) -> bool:
     """Whether a person opens this in a browser, which can only ask for a name and a password."""
-    return scope["method"] in ("GET", "HEAD") and _DOCS.fullmatch(_path(scope)) is not None
+    return scope["method"] in ("GET", "HEAD") and _BROWSED.fullmatch(_path(scope)) is not None
 
 
 def _identified(keys: Keys, headers: Headers, *, browsed: bool) -> Key:

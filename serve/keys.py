@@ -43,8 +43,8 @@ class Key(Section, strict=True):
     """Letters, digits, '_', '.', '-', at most 64. For people; no part of the key."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """64 hexadecimal digits. Of the key, which itself is stored nowhere."""
-    requests_per_s: float = Field(default=50.0, gt=0)
-    """A number above 0. Lasting rate, of all gateways together."""
+    requests_per_s: float = Field(default=50.0, gt=0, le=1e6)
+    """A number above 0, at most 1000000. Lasting rate, of all gateways together."""
     burst: int = Field(default_factory=lambda given: _default_burst(given["requests_per_s"]), ge=1)
     """An integer, at least 1. Requests at once after a pause; two seconds' worth unless given."""
     admin: bool = False
@@ -82,8 +82,8 @@ class Keys:
 def new_key(path: Path, name: str, requests_per_s: float = 50.0, *, admin: bool = False) -> str:
     """Adds a key to a file, which is made if there is none and which only its owner may read; returns the key.
 
-    It is shown this once: the file has its hash alone. Raises InputError if the file is damaged, the name is taken or
-    a value is not allowed; then the file stays as it was.
+    It is shown this once: the file has its hash alone. Raises InputError if the file is damaged or cannot be
+    written, the name is taken or a value is not allowed; then the file stays as it was.
     """
     keys = _read(path) if path.exists() else []
     key = PREFIX + secrets.token_urlsafe(32)
@@ -95,9 +95,12 @@ def new_key(path: Path, name: str, requests_per_s: float = 50.0, *, admin: bool 
     }
     keys = _distinct([*keys, _key(entry, len(keys), path)], path)
     text = yaml.safe_dump([known.model_dump() for known in keys], sort_keys=False)
-    with replacing(path) as temporary:
-        temporary.touch(mode=0o600)
-        temporary.write_text(text, encoding="utf-8")
+    try:
+        with replacing(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(str(path), f"cannot be written ({error.strerror}); allowed: a file in a folder") from error
     return key
 
 

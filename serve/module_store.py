@@ -4,7 +4,7 @@ A module's tensors lie in slabs (S, ...), a slot for each different content, so 
 gathered by one `index_select` a tensor (platform/model/rows.py), however many variants they belong to (as in S-LoRA,
 Sheng et al., arXiv 2311.03285). The key is the sha256 of the file: variants and versions that share a module share its
 slot, and a new version costs only what has changed. Slabs grow as needed; when the memory is used up, the content used
-longest ago makes room within its slab. Legend: S slots.
+longest ago makes room within its slab. While a slab grows it is there twice. Legend: S slots.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ModuleStore:
         tensors = read_module(entry) if entry else self._initial[module]
         for name, expected in self._initial[module].items():
             if name not in tensors or tensors[name].shape != expected.shape:
-                where = str(entry.path) if entry else module
+                where = entry.name if entry else module
                 raise InputError(where, f"{name} is missing or not of shape {tuple(expected.shape)}")
         slab.put(key, tensors, self._room(slab))
 
@@ -92,7 +92,7 @@ class ModuleStore:
         others = sum(
             max(other.nbytes, self._max_rows * other.slot_nbytes) for other in self._slabs.values() if other is not slab
         )
-        return (self._limit_bytes - others) // slab.slot_nbytes
+        return (self._limit_bytes - others) // max(1, slab.slot_nbytes)
 
 
 class _Slab:

@@ -20,6 +20,8 @@ from starlette.exceptions import HTTPException
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MOST = 10
+"""Fields that an answer names."""
 
 
 class FieldProblem(BaseModel):
@@ -74,7 +76,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [FieldProblem(field=_path(found["loc"]), detail=str(found["msg"])) for found in error.errors()]
+        errors = [FieldProblem(field=_path(found["loc"]), detail=str(found["msg"])) for found in error.errors()[:MOST]]
         detail = "; ".join(f"{found.field}: {found.detail}" for found in errors[:3])
         return _response(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
 

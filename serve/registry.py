@@ -1,6 +1,6 @@
 """The registry of published versions: what a run has published, verified and loaded. Safetensors only, no Ray.
 
-registry = Registry(RunDirectory.open("runs/..."))
+registry = Registry(Path("runs/..."))
 version = registry.read(8)          # its manifest
 registry.verify(version)            # every file matches its sha256, or InputError
 read_module(version.entries["cloud", "head/vqa"])
@@ -12,9 +12,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from safetensors import SafetensorError
@@ -61,6 +62,8 @@ class Entry:
     module: str
     path: Path
     sha256: str
+    name: str
+    """What the file is called to whoever asks: `v8/cloud/head/vqa.safetensors`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ class Version:
     entries: Mapping[tuple[str, str], Entry]
     """(node, module) -> file; the node is the cloud, or for modules averaged below it a fog node or a device."""
     tasks: Mapping[str, TaskInfo]
+    written_ns: int
+    """When its manifest was: a resumed run publishes versions again."""
+
+
+class Unreadable(InputError):
+    """A file cannot be read now, but perhaps later."""
 
 
 class Registry:
@@ -98,13 +107,28 @@ class Registry:
 
     def read(self, number: int) -> Version:
         """A version's manifest. InputError: there is no such version, or its manifest is damaged."""
-        directory = self.run / "modules" / f"v{number}"
-        try:
-            written_ns = (directory / "manifest.json").stat().st_mtime_ns
-        except OSError:
+        written_ns = self.written_ns(number)
+        if written_ns is None:
             known = ", ".join(f"v{known}" for known in self.versions() if known != number) or "none"
-            raise InputError(str(directory), f"no such version; published: {known}") from None
-        return self._cached(directory, number, written_ns)
+            raise InputError(f"v{number}", f"no such version; published: {known}")
+        return self._cached(self._directory(number), number, written_ns)
+
+    def written_ns(self, number: int) -> int | None:
+        """When a version's manifest was written; None if there is no such version."""
+        try:
+            return (self._directory(number) / "manifest.json").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _directory(self, number: int) -> Path:
+        return self.run / "modules" / f"v{number}"
+
+    def newest(self) -> Version | None:
+        """The newest version with a manifest that can be read; None if there is none."""
+        for number in reversed(self.versions()):
+            with suppress(InputError):
+                return self.read(number)
+        return None
 
     def verify(self, version: Version) -> None:
         """InputError unless every file of the version matches its hash."""
@@ -114,20 +138,18 @@ class Registry:
     def _read(self, directory: Path, number: int, written_ns: int) -> Version:
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-            entries = {
-                (found["node"], found["module"]): Entry(
-                    found["module"], _inside(directory, found["file"]), found["sha256"]
-                )
-                for found in manifest["modules"]
-            }
+            entries = {(found["node"], found["module"]): _entry(directory, found) for found in manifest["modules"]}
             tasks = {name: self._task(name, found) for name, found in manifest["tasks"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(str(directory), f"damaged version ({type(error).__name__}: {error})") from error
-        return Version(number, entries, tasks)
+        except OSError as error:
+            raise Unreadable(f"v{number}/manifest.json", f"cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"v{number}", f"damaged version ({type(error).__name__}: {error})") from error
+        return Version(number, entries, tasks, written_ns)
 
     def _task(self, name: str, found: Mapping[str, Any]) -> TaskInfo:
         inputs = tuple(self._input(modality) for modality in found["inputs"])
-        return TaskInfo(name, found["head"], inputs, tuple(found["labels"]), found["metrics"])
+        metrics = {str(metric): float(value) for metric, value in found["metrics"].items()}
+        return TaskInfo(name, found["head"], inputs, tuple(found["labels"]), metrics)
 
     def _input(self, modality: str) -> Input:
         encoder = self.config.model.encoders.get(modality)
@@ -147,21 +169,23 @@ def read_module(entry: Entry) -> Tensors:
     try:
         return load(_verified(entry))
     except SafetensorError as error:
-        raise InputError(str(entry.path), f"not safetensors ({error})") from error
+        raise InputError(entry.name, f"not safetensors ({error})") from error
 
 
 def _verified(entry: Entry) -> bytes:
     try:
         content = entry.path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(entry.name, "the file is missing") from error
     except OSError as error:
-        raise InputError(str(entry.path), f"cannot be read: {error.strerror}") from error
+        raise Unreadable(entry.name, f"cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise InputError(str(entry.path), "the file does not match the sha256 in manifest.json")
+        raise InputError(entry.name, "the file does not match the sha256 in manifest.json")
     return content
 
 
-def _inside(directory: Path, name: str) -> Path:
-    file = (directory / name).resolve()
-    if not file.is_relative_to(directory.resolve()):
-        raise InputError(str(directory / "manifest.json"), f"file {name!r} lies outside the version")
-    return file
+def _entry(directory: Path, found: Mapping[str, Any]) -> Entry:
+    name = PurePosixPath(found["file"])
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"{directory.name}/manifest.json", f"file {str(name)!r} lies outside the version")
+    return Entry(found["module"], directory / name, found["sha256"], f"{directory.name}/{name}")

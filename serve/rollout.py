@@ -6,7 +6,8 @@ every gateway reads it again and again: no other process has to be asked, alive 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -16,6 +17,7 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.run.atomic import write_text
 
 FILE = "serving.json"
+LOCK = ".serving.lock"
 
 
 class Canary(Section):
@@ -44,9 +46,20 @@ def read_rollout(run: Path) -> Rollout:
         raise InputError(str(path), f"damaged ({' '.join(str(error).split())[:200]}); remove it") from error
 
 
-def write_rollout(run: Path, rollout: Rollout) -> None:
-    """Let all gateways that serve the run follow `rollout`."""
-    write_text(run / FILE, rollout.model_dump_json(indent=1) + "\n")
+def change_rollout(run: Path, change: Callable[[Rollout], Rollout]) -> Rollout:
+    """Let all gateways that serve the run follow what `change` makes of the rollout that holds.
+
+    One change after the other, whoever makes them, so that none is made of what holds no more. Raises InputError if
+    the run's directory cannot be written, or what `change` raises; then what held goes on.
+    """
+    try:
+        with (run / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            rollout = change(read_rollout(run))
+            write_text(run / FILE, rollout.model_dump_json(indent=1) + "\n")
+            return rollout
+    except OSError as error:
+        raise InputError(str(run / FILE), f"cannot be written: {error.strerror}") from error
 
 
 def promoted(rollout: Rollout, version: int | None, percent: float, usable: Sequence[int]) -> Rollout:
@@ -74,13 +87,18 @@ def promoted(rollout: Rollout, version: int | None, percent: float, usable: Sequ
     if stable == version:
         before = [number for number in usable if number < version]
         if not before:
-            raise InputError("percent", f"{percent:g} given, but v{version} is the only one; allowed: 100")
+            raise InputError(
+                "percent",
+                f"{percent:g} given, but there is no version before v{version} to answer the others; allowed: 100",
+            )
         stable = before[-1]
     return Rollout(pinned=stable, canary=Canary(version=version, percent=percent))
 
 
 def rolled_back(rollout: Rollout, usable: Sequence[int]) -> Rollout:
     """What holds after a roll back: without the canary if there is one, else the version before the one served.
+
+    Either stays, whatever is published later, until another one is promoted.
 
     Raises:
         InputError: there is no version before it.

@@ -23,5 +23,14 @@ class Row:
     """Modality -> value, at least one."""
 
 
-Outcome = NDArray[np.float32] | str
-"""(O,) scores of a row: probabilities, or the number of a regression; or in one line why there are none."""
+@dataclass(frozen=True)
+class Refusal:
+    """Why a row has no scores."""
+
+    status: int
+    """As HTTP says it: 422 for what is wrong with the row itself, 503 for what is wrong here."""
+    reason: str
+
+
+Outcome = NDArray[np.float32] | Refusal
+"""(O,) scores of a row: probabilities, or the number of a regression."""

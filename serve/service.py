@@ -21,8 +21,8 @@ from .catalogue import Catalogue, VersionInfo
 from .metrics import Metrics
 from .problems import Problem
 from .registry import TaskInfo, Version
-from .rollout import Rollout, promoted, rolled_back, write_rollout
-from .rows import Outcome, Row
+from .rollout import Rollout, promoted, rolled_back
+from .rows import Outcome, Refusal, Row
 from .settings import Settings
 from .variants import GLOBAL, resolve, variants_of
 
@@ -58,13 +58,15 @@ class Service:
         """Whether there is a version to serve."""
         return self.catalogue.served is not None
 
-    def tasks(self) -> tuple[TaskInfo, ...]:
-        """The tasks of the version served now. Problem 503 if there is none yet."""
-        return tuple(self._stable().tasks.values())
+    def stable(self) -> Version:
+        """The version served now, of which a canary may get a share. Problem 503 if there is none yet."""
+        if self.catalogue.served is None:
+            raise _nothing_yet()
+        return self.catalogue.served.stable
 
     def task(self, name: str, version: int | None = None) -> TaskInfo:
         """A task of the version served now, or of another. Problem 404 if there is no such task or version."""
-        return _task(self._stable() if version is None else self._version(version), name)
+        return _task(self.stable() if version is None else self._version(version), name)
 
     def versions(self) -> tuple[VersionInfo, ...]:
         """All published versions, ascending."""
@@ -72,7 +74,7 @@ class Service:
 
     def variants(self, task: str) -> tuple[str, ...]:
         """The variants with a head for a task, global first. Problem 404 if there is no such task."""
-        version = self._stable()
+        version = self.stable()
         return variants_of(self.catalogue.registry.tree, version, _task(version, task).name)
 
     def rollout(self) -> Rollout:
@@ -115,8 +117,9 @@ class Service:
         except Overloaded as error:
             raise Problem(503, str(error), retry_after_s=1) from None
         for outcome in outcomes:
-            if isinstance(outcome, str):
-                raise Problem(503, outcome, retry_after_s=1)
+            if isinstance(outcome, Refusal):
+                after_s = 1 if outcome.status == 503 else None
+                raise Problem(outcome.status, outcome.reason, retry_after_s=after_s)
         self.metrics.predicted(task, chosen.number, len(rows))
         return Answer(info, chosen.number, variant, np.stack([np.asarray(outcome) for outcome in outcomes]))
 
@@ -136,23 +139,14 @@ class Service:
                 raise Problem(404, error.problem, error.where) from None
 
     def _decide(self, decide: Callable[[Rollout, Sequence[int]], Rollout], status: int) -> Rollout:
-        catalogue = self.catalogue
         try:
-            decided = decide(catalogue.rollout, catalogue.usable())
+            return self.catalogue.decide(decide)
         except InputError as error:
             raise Problem(status, error.problem, error.where) from None
-        write_rollout(catalogue.registry.run, decided)
-        catalogue.refresh()
-        return decided
 
     def _task_names(self) -> Collection[str]:
         served = self.catalogue.served
         return served.stable.tasks.keys() if served else ()
-
-    def _stable(self) -> Version:
-        if self.catalogue.served is None:
-            raise _nothing_yet()
-        return self.catalogue.served.stable
 
     def _version(self, number: int) -> Version:
         try:

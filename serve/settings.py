@@ -28,7 +28,7 @@ class Settings(Section):
     max_pixels: int = Field(default=16_000_000, ge=1)
     """Of a request's images together, told by their headers before anything is decoded."""
     max_series_values: int = Field(default=1_000_000, ge=1)
-    """Numbers of a series, steps times channels."""
+    """Numbers of a request's series together, steps times channels."""
     max_text_chars: int = Field(default=20_000, ge=1)
     """Of a text; the backbone reads its first tokens."""
 

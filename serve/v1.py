@@ -9,11 +9,13 @@ import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from fogtune.platform.data.table import Raw
+from fogtune.platform.data.wording import listed, quoted
 
 from .decoding import Decoder
 from .labels import chosen
@@ -65,15 +67,27 @@ class VariantList(BaseModel):
     """How many match, whatever the limit."""
 
 
-class PredictRequest(BaseModel):
+class Body(BaseModel):
+    """What a request may bring. One thing wrong is enough to refuse it: a list of all would be longer than the body."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        unknown = next((name for name in given if name not in cls.model_fields), None) if type(given) is dict else None
+        if unknown is not None:
+            allowed = {"name": quoted(unknown[:60]), "allowed": listed(cls.model_fields)}
+            raise PydanticCustomError("unknown", "{name} is unknown; allowed: {allowed}", allowed)
+        return given
+
+
+class PredictRequest(Body):
     """Samples to predict."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"example": {"inputs": [{"text": "what shape is in the image?", "image": "<base64>"}]}},
+    inputs: Annotated[list[dict[str, Any]], FailFast()] = Field(
+        min_length=1, examples=[[{"text": "what shape is in the image?", "image": "<base64>"}]]
     )
-
-    inputs: list[dict[str, Any]] = Field(min_length=1)
     """Modality -> text; image: base64 of a PNG, JPEG or WebP file; series: T rows of C numbers. null: missing."""
 
 
@@ -113,10 +127,8 @@ class VersionList(BaseModel):
     rollout: Rollout
 
 
-class Promotion(BaseModel):
+class Promotion(Body, strict=True):
     """A version to serve."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     version: Annotated[int, Field(ge=0)] | Literal["latest"]
     percent: float = Field(default=100, gt=0, le=100)
@@ -130,13 +142,9 @@ def routes(service: Service) -> APIRouter:
     @router.get("/tasks", responses=responses(503))
     def list_tasks() -> TaskList:
         """The tasks, what they read and what they give."""
-        versions = service.versions()
-        ready = [found.version for found in versions if found.state != "refused"]
-        stable = next((found.version for found in versions if found.state == "stable"), None)
-        tasks = service.tasks()
-        if stable is None:  # the run's directory has been emptied meanwhile
-            raise Problem(503, "no version is served", retry_after_s=5)
-        return TaskList(tasks=[_task_model(task, stable, ready) for task in tasks])
+        stable = service.stable()
+        ready = [found.version for found in service.versions() if found.state != "refused"]
+        return TaskList(tasks=[_task_model(task, stable.number, ready) for task in stable.tasks.values()])
 
     @router.get("/tasks/{task}/variants", responses=responses(404, 422, 503))
     def list_variants(

@@ -242,7 +242,7 @@ def routes(service: Service) -> APIRouter:
                 state="UNAVAILABLE" if found.state == "refused" else "READY",
                 reason=found.reason or "",
             )
-            for task in service.tasks()
+            for task in service.stable().tasks.values()
             for found in versions
             if not (asked.ready and found.state == "refused")
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fogtune.platform.config import Config
+from fogtune.platform.data.wording import quoted
 from fogtune.platform.errors import InputError
 from fogtune.platform.modules import modules_of_task
 from fogtune.platform.topology import CLOUD, Tree
@@ -28,7 +29,7 @@ def node_of(tree: Tree, variant: str) -> str:
         return node
     tiers = [tier for tier in tree.tiers if tier != CLOUD]
     allowed = ", ".join([GLOBAL, *(f"{tier}:ID of a {tier} node" for tier in tiers)])
-    raise InputError("variant", f"{variant!r} is none; allowed: {allowed}")
+    raise InputError("variant", f"{quoted(variant[:80])} is none; allowed: {allowed}")
 
 
 def variants_of(tree: Tree, version: Version, task: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from . import docs_page, metrics, problems, static, v1, v2
 from .guard import STATUSES, Guard
@@ -20,7 +19,7 @@ from .service import Service
 log = logging.getLogger(__name__)
 
 
-def create_app(service: Service, keys: Keys | None, replicas: int = 1) -> ASGIApp:
+def create_app(service: Service, keys: Keys | None, replicas: int = 1) -> Guard:
     """What a gateway serves.
 
     Args:
@@ -70,7 +69,7 @@ async def _watch(service: Service) -> None:
     while True:
         try:
             await asyncio.to_thread(catalogue.refresh)
-        except OSError as error:  # a file system that is away for a moment; what is served goes on
-            log.error("%s cannot be looked at: %s", catalogue.registry.run, error)
+        except Exception:  # of any kind: what is served goes on, and the next look may be better
+            log.exception("%s cannot be looked at", catalogue.registry.run)
         service.metrics.serving(*catalogue.numbers(), catalogue.refused)
         await asyncio.sleep(service.settings.poll_s)

@@ -31,8 +31,8 @@ class Published:
 
     def __init__(self, parent: Path, devices: int) -> None:
         """Make the run's directory; it has no version yet."""
-        everything = f"modalities=[text, image, imu], tasks=[{', '.join(preset('default').tasks)}]"
-        group = {"name": GROUP, "count": devices} | json.loads(_json(everything))
+        modalities, tasks = ["text", "image", "imu"], list(preset("default").tasks)
+        group = {"name": GROUP, "count": devices, "modalities": modalities, "tasks": tasks}
         config = preset("default", f"devices={json.dumps([group])}")
         self.path = RunDirectory.create(config, parent).path
         self.config: Config = config
@@ -65,9 +65,3 @@ class Published:
         save_file({name: t + 0.01 * torch.randn_like(t) for name, t in self._model.tensors(module).items()}, file)
         name = file.relative_to(root).as_posix()
         return {"module": module, "node": node, "file": name, "sha256": file_sha256(file)}
-
-
-def _json(group: str) -> str:
-    import yaml
-
-    return json.dumps(yaml.safe_load("{" + group.replace("=", ": ") + "}"))

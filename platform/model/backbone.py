@@ -75,8 +75,8 @@ class Backbone(nn.Module):
         self.width: int = self.model.config.hidden_size
         self._embedding_width: int = self.model.get_input_embeddings().weight.shape[1]
         self._layer_types: list[str] | None = getattr(self.model.config, "layer_types", None)
-        self._max_tokens: int | None = getattr(self.model.config, "max_position_embeddings", None)
-        longest = (config.max_text_tokens, self._tokenizer.model_max_length, self._max_tokens)
+        self.max_tokens: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        longest = (config.max_text_tokens, self._tokenizer.model_max_length, self.max_tokens)
         self._max_text_tokens = min(length for length in longest if length is not None)
         self._fused_in: Tensor | None = None
         self._after: AfterBlock | None = None
@@ -149,8 +149,8 @@ class Backbone(nn.Module):
             InputError: more tokens than the model has positions for.
         """
         batch, length, _ = tokens.shape
-        if self._max_tokens is not None and length > self._max_tokens:
-            problem = f"{length} tokens a sample; allowed: {self._max_tokens}, the backbone's positions"
+        if self.max_tokens is not None and length > self.max_tokens:
+            problem = f"{length} tokens a sample; allowed: {self.max_tokens}, the backbone's positions"
             raise InputError("model.encoders", problem)
         # The embeddings see a placeholder; what they make of it is replaced at the first fusion block.
         placeholder = tokens.new_zeros(batch, length, self._embedding_width)

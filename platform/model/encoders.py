@@ -41,6 +41,10 @@ class Encoder(nn.Module):
         """Samples -> (T, C) of each; as if each were alone, but for rounding."""
         raise NotImplementedError
 
+    def num_tokens(self, length: int) -> int:
+        """Tokens of a prefix of `length`."""
+        return length
+
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Prefixes, standardised, to tokens; what a sample becomes does not depend on its padding.
 
@@ -136,6 +140,9 @@ class SeriesEncoder(Encoder):
             problem = f"{self.channels}, but a series of shape {tuple(series.shape)} was read; allowed: its channels"
             raise InputError(f"{self._field}.channels", problem)
         return series
+
+    def num_tokens(self, length: int) -> int:
+        return -(-length // 8)
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = values.transpose(1, 2)  # (B, C, T)

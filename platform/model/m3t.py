@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fogtune.platform.aggregation.sums import Tensors
 from fogtune.platform.config import Config
 from fogtune.platform.data.table import Raw
+from fogtune.platform.errors import InputError
 from fogtune.platform.modules import ADAPTER, ROUTER, module_names, statistics_of
 from fogtune.platform.rng import torch_seed
 
@@ -137,6 +138,17 @@ class M3TModel(nn.Module):
         if modality == TEXT:
             return self.backbone.texts_tokens(cast(Sequence[str], raws))
         return cast(Encoder, self.encoders[modality]).prefixes(raws)
+
+    def check_length(self, prefixes: Mapping[str, Tensor]) -> None:
+        """InputError if a sample, modality -> prefix (T, C), has more tokens than the backbone has positions for."""
+        tokens = sum(
+            len(prefix) if modality == TEXT else cast(Encoder, self.encoders[modality]).num_tokens(len(prefix))
+            for modality, prefix in prefixes.items()
+        )
+        most = self.backbone.max_tokens
+        if most is not None and tokens > most:
+            problem = f"{tokens} tokens of {' and '.join(prefixes)}; allowed: {most}, the backbone's positions"
+            raise InputError("inputs", problem)
 
     def forward(self, batch: Segment, held_experts: Sequence[int] | None = None) -> Output:
         """Predict a batch, with routing among `held_experts` (all by default)."""

@@ -109,7 +109,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_command_has_help() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("run", "list", "show", "resume", "report", "compare", "config", "doctor"):
+    serving = ("serve", "predict", "versions", "promote", "rollback", "key")
+    for command in ("run", "list", "show", "resume", "report", "compare", "config", "doctor", *serving):
         assert command in result.stdout
         assert invoke(command, "--help").exit_code == 0
     assert invoke().stdout == result.stdout

@@ -13,13 +13,17 @@ import pytest
 from fogtune.platform.errors import InputError
 from fogtune.serve.catalogue import Catalogue
 from fogtune.serve.registry import Registry
-from fogtune.serve.rollout import Canary, Rollout, write_rollout
+from fogtune.serve.rollout import Canary, Rollout, change_rollout, promoted, rolled_back
 
 
 def opened(run: Path) -> Catalogue:
     catalogue = Catalogue(Registry(run))
     catalogue.refresh()
     return catalogue
+
+
+def write_rollout(run: Path, rollout: Rollout) -> None:
+    change_rollout(run, lambda _: rollout)
 
 
 def stable(catalogue: Catalogue) -> int | None:
@@ -71,7 +75,6 @@ def test_a_damaged_version_is_refused_and_the_one_before_goes_on(
     assert "does not match the sha256" in (third.reason or "")
     with pytest.raises(InputError, match=r"v3 cannot be served .*sha256"):
         catalogue.version(3)
-    assert catalogue.usable() == (1, 2)
 
 
 def test_a_version_published_anew_is_looked_at_anew(copied: Path) -> None:
@@ -136,3 +139,53 @@ def test_versions_tell_their_metrics(served: Path) -> None:
     assert (first.state, second.state) == ("ready", "stable")
     manifest = json.loads((served / "modules/v2/manifest.json").read_text())
     assert second.metrics["topic"] == manifest["tasks"]["topic"]["metrics"]
+
+
+def test_a_decision_names_only_what_can_be_served(copied: Path) -> None:
+    catalogue = opened(copied)
+    damage(publish_again(copied, 3))  # nobody has looked at it yet
+    with pytest.raises(InputError, match="3 cannot be served; allowed: v1, v2"):
+        catalogue.decide(lambda held, usable: promoted(held, 3, 100, usable))
+    publish_again(copied, 4)
+    assert stable(catalogue) == 4
+    assert catalogue.decide(rolled_back) == Rollout(pinned=2)
+    assert stable(catalogue) == 2
+
+
+def test_a_decision_is_made_of_what_holds_now(copied: Path) -> None:
+    """Not of what this process saw last."""
+    catalogue = opened(copied)
+    write_rollout(copied, Rollout(pinned=1, canary=Canary(version=2, percent=5)))
+    assert catalogue.decide(rolled_back) == Rollout(pinned=1)
+
+
+def test_a_file_that_cannot_be_read_for_a_moment(copied: Path) -> None:
+    head = copied / "modules/v2/cloud/head/vqa.safetensors"
+    content = head.read_bytes()
+    head.unlink()
+    head.mkdir()  # reading it fails, but not for want of it
+    catalogue = opened(copied)
+    assert stable(catalogue) == 1
+    head.rmdir()
+    head.write_bytes(content)
+    assert stable(catalogue) == 2
+
+
+@pytest.mark.parametrize("manifest", ["{", "[" * 100_000, '{"modules": [], "tasks": {"topic": {"metrics": [1]}}}'])
+def test_a_manifest_of_any_kind_only_refuses_its_version(copied: Path, manifest: str) -> None:
+    path = publish_again(copied, 3) / "manifest.json"
+    path.write_text(manifest)
+    catalogue = opened(copied)
+    assert stable(catalogue) == 2
+    assert catalogue.versions()[-1].state == "refused"
+
+
+def test_a_manifest_is_read_once_for_the_list(copied: Path) -> None:
+    """However many versions there are."""
+    for number in range(3, 15):
+        publish_again(copied, number)
+    catalogue = opened(copied)
+    assert len(catalogue.versions()) == 14
+    for number in range(1, 14):  # all but the one served
+        (copied / f"modules/v{number}/manifest.json").write_text("{")
+    assert [info.state for info in catalogue.versions()] == ["ready"] * 13 + ["stable"]

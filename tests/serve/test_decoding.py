@@ -265,3 +265,10 @@ def test_a_requests_images_have_their_pixels_together() -> None:
     with pytest.raises(Problem, match="3 x 1 pixels beside others of 98; allowed: at most 100") as refused:
         decoder.value(IMAGE, np.zeros((1, 3, 3), np.uint8), "f")
     assert refused.value.status == 413
+
+
+def test_a_requests_series_have_their_numbers_together() -> None:
+    decoder = Decoder(SETTINGS)  # 12 numbers
+    assert np.shape(decoder.value(IMU, [[1, 2]] * 4, "f")) == (4, 2)
+    with pytest.raises(Problem, match="has 6 numbers; allowed: at most 4"):
+        decoder.value(IMU, [[1, 2]] * 3, "f")

@@ -188,10 +188,10 @@ def test_open_paths_are_open_to_read_alone(make: Callable[..., Guard], file: Pat
     assert set(app.bodies) == {b""}
 
 
-def test_a_browser_opens_the_docs_with_a_key_as_password(make: Callable[..., Guard], file: Path) -> None:
+def test_a_browser_opens_docs_and_metrics_with_a_key_as_password(make: Callable[..., Guard], file: Path) -> None:
     key = new_key(file, "me")
     guard = make(App(), Keys.load(file))
-    for path in ("/docs", "/docs/assets/swagger-ui.css", "/openapi.json"):
+    for path in ("/docs", "/docs/assets/swagger-ui.css", "/openapi.json", "/metrics"):
         refused = call(guard, path, method="GET")
         assert refused.status == 401
         assert refused.headers["www-authenticate"] == ["Bearer", 'Basic realm="FogTune: the key is the password"']
@@ -200,8 +200,9 @@ def test_a_browser_opens_the_docs_with_a_key_as_password(make: Callable[..., Gua
         assert call(guard, path, {"authorization": "Basic ?"}, method="GET").status == 401
         # A browser sends what was entered here with requests of other sites, too; they may read, not write.
         assert call(guard, path, basic(key), method="POST").status == 401
-    assert call(guard, "/docsx", basic(key), method="GET").status == 401
-    assert call(guard, "/metrics", basic(key), method="GET").status == 401
+    for path in ("/docsx", "/metrics/x", "/v1/tasks"):
+        refused = call(guard, path, basic(key), method="GET")
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, ["Bearer"])
 
 
 def test_only_an_admin_changes_what_is_served(make: Callable[..., Guard], file: Path) -> None:
@@ -429,6 +430,30 @@ async def broken(scope: Scope, receive: Receive, send: Send) -> None:
 async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     raise Problem(500, "too late")
+
+
+def test_who_is_inside_when_it_closes_is_answered(make: Callable[..., Guard]) -> None:
+    async def scenario() -> None:
+        answering = asyncio.Event()
+
+        async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            await answering.wait()
+            await App()(scope, receive, send)
+
+        guard = make(slow)
+        first = asyncio.create_task(send_to(guard, PREDICT, LOCAL))
+        await asyncio.sleep(0)
+        assert guard.in_flight == 1
+        guard.closed = True
+        refused = await send_to(guard, PREDICT, LOCAL)
+        assert (refused.status, refused.headers["retry-after"]) == (503, ["5"])
+        assert refused.detail() == "the service ends"
+        answering.set()
+        assert (await first).status == 200
+        assert guard.in_flight == 0
+        assert (await send_to(guard, "/metrics", LOCAL, method="GET")).status == 200
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(("app", "error"), [(broken, RuntimeError), (refusing, Problem)])

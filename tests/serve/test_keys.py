@@ -70,7 +70,7 @@ def test_a_taken_name_is_refused_and_the_file_stays(path: Path) -> None:
         new_key(path, "me")
     with pytest.raises(InputError, match=r"1\.name: 'a b' given; allowed: Letters, digits"):
         new_key(path, "a b")
-    with pytest.raises(InputError, match=r"1\.requests_per_s: -1 given; allowed: A number above 0"):
+    with pytest.raises(InputError, match=r"1\.requests_per_s: -1 given; allowed: A number above 0, at most 1000000"):
         new_key(path, "you", requests_per_s=-1)
     assert path.read_bytes() == before
 
@@ -88,11 +88,11 @@ def test_a_taken_name_is_refused_and_the_file_stays(path: Path) -> None:
         (f"- {{name: me, sha256: {HASH}, burst: 0}}", ": 0.burst: 0 given; allowed: An integer, at least 1"),
         (
             f"- {{name: me, sha256: {HASH}, requests_per_s: 0}}",
-            ": 0.requests_per_s: 0 given; allowed: A number above 0",
+            ": 0.requests_per_s: 0 given; allowed: A number above 0, at most 1000000",
         ),
         (
             f"- {{name: me, sha256: {HASH}, requests_per_s: .inf}}",
-            ": 0.requests_per_s: inf given; allowed: A number above 0",
+            ": 0.requests_per_s: inf given; allowed: A number above 0, at most 1000000",
         ),
         (
             f"- {{name: me, sha256: {HASH}, root: true}}",

@@ -36,7 +36,7 @@ def entries(model: M3TModel, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         for i in range(12):
             file = folder / f"{module.replace('/', '-')}-{i}.safetensors"
             save_file({name: torch.full_like(value, i + 1.0) for name, value in model.tensors(module).items()}, file)
-            made.setdefault(module, []).append(Entry(module, file, file_sha256(file)))
+            made.setdefault(module, []).append(Entry(module, file, file_sha256(file), file.name))
     return made
 
 
@@ -55,7 +55,7 @@ def taken(store: ModuleStore, module: str, rows: list[Entry | None]) -> list[flo
 def test_a_module_is_read_once_and_shared_by_content(model: M3TModel, entries: dict[str, list[Entry]]) -> None:
     store = ModuleStore(model, 4, 2**30)
     one = entries[HEAD][0]
-    same = Entry(HEAD, Path("another/version/of/the/run"), one.sha256)
+    same = Entry(HEAD, Path("another/version/of/the/run"), one.sha256, "same")
     assert taken(store, HEAD, [one, same, one]) == [1, 1, 1]
     assert store.misses == 1
 
@@ -124,5 +124,5 @@ def test_a_module_of_another_shape_is_refused(model: M3TModel, entries: dict[str
     save_file({"weight": torch.zeros(3, 384), "bias": torch.zeros(3)}, file)
     store = ModuleStore(model, 4, 2**30)
     with pytest.raises(InputError, match=r"weight is missing or not of shape \(2, 384\)"):
-        store.require(HEAD, Entry(HEAD, file, file_sha256(file)))
+        store.require(HEAD, Entry(HEAD, file, file_sha256(file), file.name))
     assert taken(store, HEAD, [entries[HEAD][0]]) == [1]

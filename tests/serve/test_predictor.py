@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.segments import Segment
 from fogtune.serve.predictor import Predictor
 from fogtune.serve.registry import Registry, read_module
-from fogtune.serve.rows import Row
+from fogtune.serve.rows import Refusal, Row
 from fogtune.serve.settings import Settings
 from fogtune.serve.variants import resolve, variants_of
 
@@ -80,8 +82,8 @@ def test_each_row_alone_and_all_together(registry: Registry, predictor: Predicto
     together = predictor.predict(rows)
     alone = [predictor.predict([row])[0] for row in rows]
     for row, mixed, single, wanted in zip(rows, together, alone, expected, strict=True):
-        assert not isinstance(mixed, str), (row, mixed)
-        assert not isinstance(single, str), (row, single)
+        assert not isinstance(mixed, Refusal), (row, mixed)
+        assert not isinstance(single, Refusal), (row, single)
         np.testing.assert_allclose(mixed, wanted, rtol=0, atol=1e-5, err_msg=f"{row.task} {row.variant} mixed")
         np.testing.assert_allclose(single, wanted, rtol=0, atol=1e-5, err_msg=f"{row.task} {row.variant} alone")
 
@@ -108,8 +110,9 @@ def test_a_row_that_cannot_be_answered_does_not_concern_the_others(
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     bad = Row("topic", "fog:fog-1", 1, samples["topic"][0])
     first, refused, *rest = predictor.predict([good[0], bad, *good[1:]])
-    assert isinstance(refused, str)
-    assert "does not match the sha256" in refused
+    assert isinstance(refused, Refusal)
+    assert refused.status == 503
+    assert "does not match the sha256" in refused.reason
     for outcome, wanted in zip([first, *rest], before, strict=True):
         np.testing.assert_allclose(np.asarray(outcome), wanted, rtol=0, atol=1e-6)
 
@@ -123,3 +126,61 @@ def test_equal_inputs_are_encoded_once(registry: Registry, samples: dict[str, li
     for _ in range(2):
         for a, b in zip(small.predict(rows), roomy.predict(rows), strict=True):
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-5)
+
+
+def test_a_row_that_is_too_long_does_not_concern_the_others(
+    registry: Registry, predictor: Predictor, samples: dict[str, list[dict[str, Raw]]]
+) -> None:
+    good = [Row("exercise", "global", 2, sample) for sample in samples["exercise"]]
+    expected = [np.asarray(outcome) for outcome in predictor.predict(good)]
+    long = Row("exercise", "global", 2, {"imu": np.zeros((8 * 512 + 1, 6), np.float32)})
+    most = Row("exercise", "global", 2, {"imu": np.ones((8 * 512, 6), np.float32)})
+    first, refused, longest, *rest = predictor.predict([good[0], long, most, *good[1:]])
+    assert refused == Refusal(422, "inputs: 513 tokens of imu; allowed: 512, the backbone's positions")
+    assert not isinstance(longest, Refusal)
+    for outcome, wanted in zip([first, *rest], expected, strict=True):
+        np.testing.assert_allclose(np.asarray(outcome), wanted, rtol=0, atol=1e-5)
+
+
+def test_what_the_model_itself_cannot_take_does_not_concern_the_others(
+    predictor: Predictor, samples: dict[str, list[dict[str, Raw]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is: the gateway should have refused it."""
+    good = Row("exercise", "global", 2, samples["exercise"][0])
+    bad = Row("exercise", "global", 2, {"imu": np.zeros((50, 7), np.float32)})  # seven channels
+    first, refused, last = predictor.predict([good, bad, good])
+    assert refused == Refusal(503, "the model failed; the server's log says more")
+    assert "a row of exercise cannot be predicted" in caplog.text
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(last))
+
+
+def test_a_damaged_newest_version_does_not_keep_it_from_starting(
+    copied: Path, samples: dict[str, list[dict[str, Raw]]]
+) -> None:
+    (copied / "modules/v9").mkdir()
+    (copied / "modules/v9/manifest.json").write_text("{")
+    predictor = Predictor(Registry(copied), Settings(run=str(copied)))
+    assert not isinstance(predictor.predict([Row("topic", "fog:fog-0", 2, samples["topic"][0])])[0], Refusal)
+
+
+def test_a_version_that_is_published_again_is_read_again(
+    copied: Path, samples: dict[str, list[dict[str, Raw]]]
+) -> None:
+    """By a resumed run, when it gets there again."""
+    predictor = Predictor(Registry(copied), Settings(run=str(copied)))
+    row = Row("topic", "fog:fog-0", 2, samples["topic"][0])
+    before = np.asarray(predictor.predict([row])[0])
+    shutil.rmtree(copied / "modules/v2")
+    shutil.copytree(copied / "modules/v1", copied / "modules/v2")
+    os.utime(copied / "modules/v2/manifest.json", (1e9, 1e9))
+    after = np.asarray(predictor.predict([row])[0])
+    assert np.abs(before - after).max() > 1e-4
+    of_first = Row("topic", "fog:fog-0", 1, samples["topic"][0])
+    np.testing.assert_allclose(after, np.asarray(predictor.predict([of_first])[0]), rtol=0, atol=1e-6)
+
+
+def test_a_run_that_publishes_later(copied: Path, samples: dict[str, list[dict[str, Raw]]]) -> None:
+    shutil.move(copied / "modules", copied / "later")
+    predictor = Predictor(Registry(copied), Settings(run=str(copied)))
+    shutil.move(copied / "later", copied / "modules")
+    assert not isinstance(predictor.predict([Row("topic", "fog:fog-0", 2, samples["topic"][0])])[0], Refusal)

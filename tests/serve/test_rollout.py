@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fogtune.platform.errors import InputError
-from fogtune.serve.rollout import Canary, Rollout, promoted, read_rollout, rolled_back, write_rollout
+from fogtune.serve.rollout import Canary, Rollout, change_rollout, promoted, read_rollout, rolled_back
 
 NEWEST = Rollout()
 USABLE = (1, 2, 4, 5)
@@ -66,16 +67,34 @@ def test_what_cannot_be_promoted(version: int | None, percent: float, words: str
 
 
 def test_the_only_version_has_nothing_to_be_the_canary_of() -> None:
-    with pytest.raises(InputError, match="is the only one"):
+    with pytest.raises(InputError, match="no version before v1 to answer the others"):
         promoted(NEWEST, 1, 10, (1,))
 
 
 def test_the_decision_lies_in_the_run(tmp_path: Path) -> None:
     assert read_rollout(tmp_path) == NEWEST
     decided = Rollout(pinned=2, canary=Canary(version=5, percent=12.5))
-    write_rollout(tmp_path, decided)
+    assert change_rollout(tmp_path, lambda held: decided if held == NEWEST else held) == decided
     assert read_rollout(tmp_path) == decided
-    assert [path.name for path in tmp_path.iterdir()] == ["serving.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"serving.json", ".serving.lock"}
+
+
+def test_no_change_is_made_of_what_holds_no_more(tmp_path: Path) -> None:
+    """However many change it at once."""
+
+    def count(held: Rollout) -> Rollout:
+        return Rollout(pinned=(held.pinned or 0) + 1)
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: change_rollout(tmp_path, count).pinned, range(200)))
+    assert sorted(found for found in made if found) == list(range(1, 201))
+    assert read_rollout(tmp_path) == Rollout(pinned=200)
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".serving.lock").mkdir()
+    with pytest.raises(InputError, match=r"serving.json: cannot be written: Is a directory"):
+        change_rollout(tmp_path, lambda held: held)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"pinned": "x"}', '{"pinned": -1}', '{"canary": {"version": 1}}', "\xff"])

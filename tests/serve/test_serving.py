@@ -235,8 +235,8 @@ def test_a_model_server_is_killed_under_load(
     assert killed not in replica_pids("ModelServer")
 
 
-def test_what_was_asked_before_the_end_is_answered(run: Path, url: str) -> None:
-    """A second service on the same cluster is refused another port, and the first one goes on."""
+def test_another_port_on_the_same_cluster_is_refused(run: Path, url: str) -> None:
+    """And the service that is there goes on."""
     with (
         pytest.raises(InputError, match=r"--port: .* Serve on this cluster listens on .*; allowed: that"),
         serving(Settings(run=str(run)), port=free_port()),

@@ -197,7 +197,7 @@ def test_versions_and_variants_are_chosen_by_the_query(client: TestClient) -> No
         (HOME, {"inputs": [{"text": 7}]}, 422, "inputs.0.text is 7; allowed: text"),
         (HOME, {"inputs": [7]}, 422, "inputs.0: Input should be a valid dictionary"),
         (HOME, {"inputs": [{"text": "a" * 20_001}]}, 413, "inputs.0.text has 20001 characters; allowed: at most 20000"),
-        (HOME, {"inputs": [{"text": "a"}], "variant": "global"}, 422, "variant: Extra inputs are not permitted"),
+        (HOME, {"inputs": [{"text": "a"}], "variant": "global"}, 422, "body: 'variant' is unknown; allowed: inputs"),
         (HOME, [], 422, "body: Input should be a valid dictionary"),
         ("/v1/tasks/tags:predict", {"inputs": [{"image": "http://a/b.png"}]}, 422, "inputs.0.image is a URL, and URLs"),
         ("/v1/tasks/load:predict", {"inputs": [{"imu": [[1, 2]]}]}, 422, "inputs.0.imu has 2 channels; allowed: 6"),

@@ -54,7 +54,9 @@ def test_an_encoder_that_nobody_trained_is_not_served(registry: Registry) -> Non
     version = registry.read(2)
     without = {key: entry for key, entry in version.entries.items() if key[1] != "encoder/image"}
     with pytest.raises(InputError, match="'global' has no encoder/image in v2; variants that have: none"):
-        resolve(registry.config, registry.tree, Version(2, without, version.tasks), "vqa", "global", ["text", "image"])
+        resolve(
+            registry.config, registry.tree, Version(2, without, version.tasks, 0), "vqa", "global", ["text", "image"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,10 @@ def test_the_variants_of_a_task(registry: Registry) -> None:
 def test_a_variant_with_few_modules_of_its_own(registry: Registry) -> None:
     """As after a federation whose devices have personal heads beside the global one."""
     version = registry.read(2)
-    own = Entry("head/vqa", Path("nowhere"), "0" * 64)
+    own = Entry("head/vqa", Path("nowhere"), "0" * 64, "v2/nowhere")
     entries = {**version.entries, ("watch-1", "head/vqa"): own}
     found = resolve(
-        registry.config, registry.tree, Version(2, entries, version.tasks), "vqa", "device:watch-1", ["text"]
+        registry.config, registry.tree, Version(2, entries, version.tasks, 0), "vqa", "device:watch-1", ["text"]
     )
     assert found["head/vqa"] is own
     assert found["router/fusion"] is version.entries["cloud", "router/fusion"]

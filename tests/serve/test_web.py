@@ -173,3 +173,22 @@ def test_metrics_count_what_was_asked(client: TestClient) -> None:
     before = predicted()
     assert client.post(PREDICT + "&version=2", json={"inputs": [{"text": "a"}, {"text": "b"}]}).status_code == 200
     assert predicted() == before + 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"inputs": [' + "0," * 200_000 + "0]}", "{" + ",".join(f'"x{i}": 0' for i in range(100_000)) + "}"],
+    ids=["wrong items", "unknown members"],
+)
+def test_an_answer_is_not_longer_for_more_that_is_wrong(client: TestClient, body: str) -> None:
+    found = client.post(PREDICT, content=body, headers={"Content-Type": "application/json"})
+    assert found.status_code == 422
+    assert len(found.content) < 2000
+
+
+def test_a_sample_that_is_too_long_is_the_senders_fault(client: TestClient) -> None:
+    found = client.post("/v1/tasks/exercise:predict", json={"inputs": [{"imu": [[0.0] * 6] * 5000}]})
+    assert (found.status_code, found.json()["detail"]) == (
+        422,
+        "inputs: 625 tokens of imu; allowed: 512, the backbone's positions",
+    )
