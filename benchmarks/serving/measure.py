@@ -44,7 +44,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3, help="windows of each kind")
-    parser.add_argument("--seconds", type=int, default=8, help="of a window")
+    parser.add_argument("--seconds", type=int, default=6, help="of a window")
     parser.add_argument("--out", type=Path, help="Markdown file to write; by default the table is only printed")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
