@@ -43,25 +43,14 @@ def predict_offline(run: Path, task: str, inputs: Sequence[str], variant: str, v
         InputError: something of it is not allowed.
         Refused: the run has no version that can be served.
     """
-    from fogtune.serve.catalogue import Catalogue
     from fogtune.serve.decoding import Decoder
-    from fogtune.serve.predictor import Predictor
+    from fogtune.serve.local import local_service
     from fogtune.serve.problems import Problem
-    from fogtune.serve.registry import Registry
-    from fogtune.serve.rows import Outcome, Row
-    from fogtune.serve.service import Service
     from fogtune.serve.settings import Settings
     from fogtune.serve.v1 import encode
 
     settings = Settings(run=str(run))
-    registry = Registry(run)
-    catalogue = Catalogue(registry)
-    catalogue.refresh()
-
-    async def predict_rows(rows: Sequence[Row]) -> list[Outcome]:
-        return Predictor(registry, settings).predict(rows)
-
-    service = Service(catalogue, settings, predict_rows)
+    service = local_service(settings)
     try:
         info = service.task(task, version)
         sample = _read({declared.name: declared.kind for declared in info.inputs}, inputs)

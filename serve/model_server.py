@@ -77,7 +77,7 @@ class ModelServerReplica:
 
 ModelServer = serve.deployment(
     name="ModelServer",
-    # As many as a gateway may have inside; what is beyond waits in the gateway's queue, of which autoscaling knows.
+    # What is beyond waits in the gateway, from where it may still go to another replica; autoscaling counts it.
     max_ongoing_requests=128,
     max_queued_requests=1024,
     autoscaling_config={"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 64},

@@ -1,7 +1,8 @@
 """Predicts rows of any tasks, versions and variants in one forward pass over one shared backbone. No Ray, no HTTP.
 
 Rows are grouped into segments by task and inputs, for their heads and encoders differ in shape; the pass through the
-backbone is one for all. Each row's modules are gathered from slabs (serve/module_store.py): no loop over variants.
+backbone is one for all of about one length. Each row's modules are gathered from slabs (serve/module_store.py) without
+a loop over variants; only encoders, which are large, run version by version (platform/model/m3t.py).
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ class Predictor:
                     outcomes[i] = Refusal(422, str(error))
                     some.remove(i)
         segments = {key: some for key, some in segments.items() if some}
+        if not segments:
+            return [outcomes[i] for i in range(len(rows))]
         ordered = [i for some in segments.values() for i in some]
         outputs = self._model.predict(
             [_segment(task, inputs, [prefixes[i] for i in some]) for (task, inputs), some in segments.items()],

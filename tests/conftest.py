@@ -3,13 +3,20 @@ on real data and weights, cells drawn by hand, and one Ray for all who need it."
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 from hypothesis import settings
 
@@ -18,7 +25,10 @@ from fogtune.platform.config import Config, CountedTopology, DeviceGroup, Embedd
 from fogtune.platform.run import NodeEntry, RoundRecord, RunDirectory
 
 if TYPE_CHECKING:
+    from fogtune.platform.federation.snapshot import Snapshot
     from fogtune.platform.network.routing import Cell
+    from fogtune.serve.rows import Outcome, Row
+    from fogtune.serve.service import PredictRows
 
 # Inherited by Ray's workers and by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -181,6 +191,134 @@ def served(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
 def copied(served: Path, tmp_path: Path) -> Path:
     """A copy of the served run, to be changed."""
     return Path(shutil.copytree(served, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def made_up(tiny: Callable[..., Config]) -> Callable[[Path, int], Path]:
+    """Makes a run by hand, below a folder, with tasks of all kinds of heads and so many versions, the third damaged."""
+    tasks = {
+        "topic": {"source": "news", "inputs": ["text"], "label": "topic"},
+        "tags": {"source": "vqa", "inputs": ["text", "image"], "label": "answer", "head": "multilabel"},
+        "load": {"source": "watch", "inputs": ["imu"], "label": "exercise", "head": "regression"},
+    }
+    labels: dict[str, list[str]] = {"topic": ["short", "long"], "tags": ["red", "wordy"], "load": []}
+    config = tiny(
+        f"tasks={json.dumps(tasks)}",
+        'devices=[{"name": "phone", "count": 2, "modalities": ["text", "image", "imu"], '
+        '"tasks": ["topic", "tags", "load"]}]',
+        'sources.vqa={"kind": "embedded", "asset": "easy-vqa"}',
+        'model.encoders.image={"kind": "image"}',
+    )
+
+    def publish(run: Path, number: int) -> None:
+        """A version with a head of each task at the cloud, and for topic at fog-0, too."""
+        version = run / "modules" / f"v{number}"
+        version.mkdir(parents=True)
+        (version / "module.safetensors").write_bytes(b"weights")
+        nodes = [("cloud", f"head/{task}") for task in tasks] + [("fog-0", "head/topic"), ("cloud", "encoder/imu")]
+        nodes += [("cloud", "encoder/image")]
+        entry = {"file": "module.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
+        described = {
+            name: {
+                "inputs": task["inputs"],
+                "head": task.get("head", "classification"),
+                "labels": labels[name],
+                "metrics": {"accuracy": number / 4},
+            }
+            for name, task in tasks.items()
+        }
+        modules = [{"node": node, "module": module, **entry} for node, module in nodes]
+        (version / "manifest.json").write_text(json.dumps({"modules": modules, "tasks": described}))
+
+    def make(parent: Path, versions: int) -> Path:
+        run = RunDirectory.create(config, parent)
+        for number in range(1, versions + 1):
+            publish(run.path, number)
+            if number == 3:
+                (run.path / "modules/v3/module.safetensors").write_bytes(b"tampered")
+        return run.path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def answers() -> PredictRows:
+    """What the model would say of rows of a run of `made_up`, computed from the samples."""
+
+    async def predict_rows(rows: Sequence[Row]) -> Sequence[Outcome]:
+        """topic: a text is long by its characters, ten are surely; tags: how red the image is, and how wordy the text;
+        load: the sum of the series. The version and the variant show in none of them."""
+        outcomes: list[Outcome] = []
+        for row in rows:
+            text, image, imu = (row.inputs.get(name) for name in ("text", "image", "imu"))
+            if row.task == "topic":
+                assert isinstance(text, str)
+                outcomes.append(np.array([1 - len(text) / 10, len(text) / 10], np.float32))
+            elif row.task == "tags":
+                red = 0.25 if image is None else float(np.asarray(image)[..., 0].mean() / 255)
+                outcomes.append(np.array([red, 0.25 if text is None else 0.75], np.float32))
+            else:
+                outcomes.append(np.array([np.sum(imu)], np.float32))  # type: ignore[arg-type]
+        return outcomes
+
+    return predict_rows
+
+
+@pytest.fixture(scope="session")
+def listening() -> Callable[..., AbstractContextManager[str]]:
+    """Serves an ASGI application on a free port of this machine within a block; gives its URL."""
+
+    @contextmanager
+    def listen(app: Any) -> Iterator[str]:
+        import uvicorn
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                thread.join()
+
+    return listen
+
+
+@pytest.fixture(scope="session")
+def alive() -> Callable[[list[psutil.Process]], list[str]]:
+    """Commands of those processes that still run; what nobody has reaped yet does not."""
+
+    def running(processes: list[psutil.Process]) -> list[str]:
+        found = []
+        for process in processes:
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline()))
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    return running
+
+
+@pytest.fixture(scope="session")
+def same() -> Callable[[Snapshot, Snapshot], bool]:
+    """Whether two federations have the same versions at the same nodes, bit for bit."""
+    import torch
+
+    def compare(ours: Snapshot, theirs: Snapshot) -> bool:
+        return ours.nodes.keys() == theirs.nodes.keys() and all(
+            state.versions.keys() == theirs.nodes[node].versions.keys()
+            and all(
+                torch.equal(tensor, theirs.nodes[node].versions[module][name])
+                for module, tensors in state.versions.items()
+                for name, tensor in tensors.items()
+            )
+            for node, state in ours.nodes.items()
+        )
+
+    return compare
 
 
 @pytest.fixture(scope="session")

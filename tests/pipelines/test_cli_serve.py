@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
 import pytest
-import uvicorn
 from PIL import Image
-from tritonclient.http import InferenceServerClient, InferInput
 from typer.testing import CliRunner, Result
 
 from fogtune.pipelines.cli import app
 from fogtune.platform.data.sources import load_table
 from fogtune.platform.data.table import Raw
-from fogtune.serve.catalogue import Catalogue
 from fogtune.serve.keys import Keys, new_key
+from fogtune.serve.local import local_service
 from fogtune.serve.predictor import Predictor
 from fogtune.serve.registry import Registry
 from fogtune.serve.rollout import read_rollout
-from fogtune.serve.rows import Outcome, Row
-from fogtune.serve.service import Service
+from fogtune.serve.rows import Row
 from fogtune.serve.settings import Settings
 from fogtune.serve.web import create_app
 
@@ -46,6 +37,7 @@ TOPIC = ("--task", "topic", "--variant", "fog:fog-0")
 VQA = ("--task", "vqa", "--variant", "device:coach-0")
 EXERCISE = ("--task", "exercise")
 
+Web = Callable[..., AbstractContextManager[str]]
 Expect = Callable[[Row], list[float]]
 
 
@@ -214,32 +206,18 @@ def test_predict_warns_of_nothing(served: Path) -> None:
     assert ran.stderr == "error: --input imu: 'nowhere.csv' cannot be read: No such file or directory\n"
 
 
-@contextmanager
-def web(run: Path, keys: Keys | None = None) -> Iterator[str]:
-    """A service of the run without Ray."""
-    settings = Settings(run=str(run))
-    catalogue = Catalogue(Registry(run))
-    catalogue.refresh()
-    predictor, worker = Predictor(Registry(run), settings), ThreadPoolExecutor(1)
+@pytest.fixture
+def web(listening: Callable[..., AbstractContextManager[str]]) -> Web:
+    """Serves a run without Ray within a block; gives the URL."""
 
-    async def predict_rows(rows: Sequence[Row]) -> list[Outcome]:
-        return await asyncio.get_running_loop().run_in_executor(worker, predictor.predict, rows)
+    def serve(run: Path, keys: Keys | None = None) -> AbstractContextManager[str]:
+        return listening(create_app(local_service(Settings(run=str(run))), keys))
 
-    application = create_app(Service(catalogue, settings, predict_rows), keys)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-            worker.shutdown()
+    return serve
 
 
 class TestPredictByUrl:
-    def test_the_same_as_offline(self, served: Path, sample: Callable[[str], Raw]) -> None:
+    def test_the_same_as_offline(self, served: Path, sample: Callable[[str], Raw], web: Web) -> None:
         pixels, series = sample("image"), sample("imu")
         assert isinstance(pixels, np.ndarray)
         assert isinstance(series, np.ndarray)
@@ -258,7 +236,7 @@ class TestPredictByUrl:
                 assert mine["scores"] == pytest.approx(theirs["scores"], abs=1e-5)
             assert done("predict", url, *TOPIC, "--input", f"text={TEXT}").endswith("(v2, fog:fog-0)\n")
 
-    def test_wrong_input(self, served: Path) -> None:
+    def test_wrong_input(self, served: Path, web: Web) -> None:
         Path("narrow.csv").write_text("1,2\n3,4\n")
         with web(served) as url:
             for arguments, mentioned in (
@@ -270,7 +248,7 @@ class TestPredictByUrl:
             ):
                 assert_refused(invoke("predict", url, *arguments), mentioned)
 
-    def test_with_a_key(self, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_with_a_key(self, served: Path, monkeypatch: pytest.MonkeyPatch, web: Web) -> None:
         key = new_key(Path("keys.yaml"), "me")
         with web(served, Keys.load(Path("keys.yaml"))) as url:
             command = ("predict", url, *TOPIC, "--input", f"text={TEXT}")
@@ -287,7 +265,7 @@ class TestPredictByUrl:
         for url in (f"http://127.0.0.1:{free_port()}", "http://127.0.0.1:port", "http://"):
             assert_refused(invoke("predict", url, *TOPIC, "--input", "text=a"), "no answer of a service", code=1)
 
-    def test_nothing_to_serve_yet(self, copied: Path) -> None:
+    def test_nothing_to_serve_yet(self, copied: Path, web: Web) -> None:
         with web(copied) as url:
             shutil.rmtree(copied / "modules")
             deadline = time.monotonic() + 30
@@ -457,87 +435,3 @@ class TestServeRefuses:
         assert_refused(invoke("serve", "nowhere"), "nowhere", "no such run")
         (copied / "config.yaml").write_text("rounds: none\n")
         assert_refused(invoke("serve", copied, "--port", free_port()), "rounds: 'none'")
-
-
-def alive(processes: list[psutil.Process]) -> list[str]:
-    """Those that still run; what nobody has reaped yet does not."""
-    found = []
-    for process in processes:
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def in_flight(url: str) -> float:
-    with urlopen(f"{url}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("fogtune_in_flight_requests "))
-
-
-@pytest.fixture
-def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command in a process group of its own, as a shell does, with an ear for Ctrl-C."""
-    running: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        running.append(
-            subprocess.Popen(
-                [*COMMAND, *map(str, arguments)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                process_group=0,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where tests run in the background
-            )
-        )
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.terminate()  # where a test has failed
-        process.communicate(timeout=120)
-
-
-def test_from_start_to_ctrl_c(served: Path, starting: Callable[..., subprocess.Popen[str]]) -> None:
-    """A service of its own Ray: what is asked when Ctrl-C comes is answered, then nothing of it runs any more."""
-    port = free_port()
-    running = starting("serve", served, "--port", port)
-    assert running.stdout is not None
-    url = f"http://127.0.0.1:{port}"
-    assert any(line.startswith(f"serving {served} at {url} ") for line in running.stdout), running.communicate()
-    started = psutil.Process(running.pid).children(recursive=True)
-    assert any("ray::ServeReplica:fogtune:ModelServer" in command for command in alive(started))
-
-    found = json.loads(done("predict", url, *TOPIC, "--input", f"text={TEXT}", "--json"))
-    (prediction,) = found["predictions"]
-    with InferenceServerClient(f"127.0.0.1:{port}") as client:
-        text = InferInput("text", [1, 1], "BYTES").set_data_from_numpy(np.array([[TEXT]], dtype=object))
-        answer = client.infer("topic", [text], parameters={"variant": "fog:fog-0"})
-        np.testing.assert_allclose(answer.as_numpy("scores")[0], list(prediction["scores"].values()), rtol=0, atol=1e-6)
-        assert answer.as_numpy("label").item().decode() == prediction["label"]
-
-    body = json.dumps({"inputs": [{"text": TEXT}]}).encode()
-    with socket.create_connection(("127.0.0.1", port)) as slow:
-        head = f"POST /v1/tasks/topic:predict?variant=fog:fog-0 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        head += "Content-Type: application/json\r\n"
-        slow.sendall(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:5])
-        deadline = time.monotonic() + 60
-        while in_flight(url) < 1:
-            assert time.monotonic() < deadline
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all that the command has started
-        assert running.stdout.readline() == "answering what has been asked, then ending ...\n"
-        time.sleep(1)
-        slow.sendall(body[5:])
-        answered = b"".join(iter(lambda: slow.recv(65536), b""))
-    assert answered.startswith(b"HTTP/1.1 200 ")
-    assert json.loads(answered.partition(b"\r\n\r\n")[2]) == found
-
-    out, err = running.communicate(timeout=120)
-    assert (running.returncode, out, err) == (0, "", "")
-    deadline = time.monotonic() + 60
-    while left := alive(started):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)

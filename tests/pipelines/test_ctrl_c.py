@@ -21,6 +21,8 @@ from fogtune.platform.config.load import dump_config
 CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5")
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
 
+Alive = Callable[[list[psutil.Process]], list[str]]
+
 
 def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, as a shell starts it, with an ear for Ctrl-C."""
@@ -35,24 +37,12 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def alive(processes: list[psutil.Process]) -> list[str]:
-    """Those that still run; what nobody has reaped yet does not."""
-    found = []
-    for process in processes:
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def hashes(run: Path) -> dict[str, Any]:
     manifest = json.loads((run / "modules/v10/manifest.json").read_text())
     return {entry["file"]: entry["sha256"] for entry in manifest["modules"]}
 
 
-def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None]) -> str:
+def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None], alive: Alive) -> str:
     """Send a signal once a line begins with `after`; returns what was printed, when nothing runs any more."""
     assert running.stdout is not None
     for line in running.stdout:
@@ -71,13 +61,14 @@ def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None]
     return out
 
 
-def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path) -> None:
+def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path, alive: Alive) -> None:
     (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
     # As a terminal does: to all that the command has started.
     out = stop(
         start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray"),
         "round 1/10",
         lambda pid: os.killpg(pid, signal.SIGINT),
+        alive,
     )
     (path,) = (tmp_path / "runs").iterdir()
     assert f"go on with: fogtune resume runs/{path.name}" in out
@@ -88,7 +79,7 @@ def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Pat
     assert f"round-{rounds:06d}" in os.listdir(path / "checkpoints")
 
     # As a service manager does: to the command alone.
-    stop(start(tmp_path, "resume", f"runs/{path.name}"), "round ", lambda pid: os.kill(pid, signal.SIGTERM))
+    stop(start(tmp_path, "resume", f"runs/{path.name}"), "round ", lambda pid: os.kill(pid, signal.SIGTERM), alive)
     rounds = len((path / "rounds.jsonl").read_text().splitlines())
     assert json.loads((path / "run.json").read_text())["status"] == "stopped"
     assert rounds < 10

@@ -6,23 +6,18 @@ another server. A picture of the page is left in `$FOGTUNE_ARTEFACTS`, or in `.c
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 from playwright.sync_api import Request as Sent
@@ -33,7 +28,7 @@ from fogtune.platform.run import RunDirectory
 from fogtune.platform.run.published import publish
 from fogtune.serve.catalogue import Catalogue
 from fogtune.serve.keys import Keys, new_key
-from fogtune.serve.predictor import Predictor
+from fogtune.serve.local import local_service
 from fogtune.serve.registry import Registry
 from fogtune.serve.rows import Outcome, Row
 from fogtune.serve.service import Service
@@ -70,6 +65,9 @@ OUTLINE = """() => {
 """The outline of what has the focus, or of what stands for it."""
 
 
+Serve = Callable[..., AbstractContextManager[str]]
+
+
 @pytest.fixture(scope="module")
 def run(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with versions 0 and 1, and 2, a file of which is damaged."""
@@ -88,33 +86,23 @@ def run(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(run: Path) -> Service:
     """The run's heads."""
-    settings = Settings(run=str(run))
-    catalogue = Catalogue(Registry(run))
-    catalogue.refresh()
-    predictor, worker = Predictor(Registry(run), settings), ThreadPoolExecutor(1)
-
-    async def predict_rows(rows: Sequence[Row]) -> list[Outcome]:
-        return await asyncio.get_running_loop().run_in_executor(worker, predictor.predict, rows)
-
-    return Service(catalogue, settings, predict_rows)
-
-
-@contextmanager
-def served(service: Service, keys: Keys | None = None) -> Iterator[str]:
-    """The application's URL, while it runs."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(service, keys), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
+    return local_service(Settings(run=str(run)))
 
 
 @pytest.fixture(scope="module")
-def url(service: Service) -> Iterator[str]:
+def served(listening: Callable[..., AbstractContextManager[str]]) -> Serve:
+    """Serves a service within a block; gives the page's address."""
+
+    @contextmanager
+    def serve(service: Service, keys: Keys | None = None) -> Iterator[str]:
+        with listening(create_app(service, keys)) as url:
+            yield f"{url}/"
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def url(service: Service, served: Serve) -> Iterator[str]:
     """Of a service that asks for no key."""
     with served(service) as address:
         yield address
@@ -400,7 +388,7 @@ def test_versions_are_told(page: Page) -> None:
 
 
 def test_a_key_is_asked_for_and_kept_for_this_tab_alone(
-    open_page: Callable[..., Page], service: Service, tmp_path: Path
+    open_page: Callable[..., Page], service: Service, tmp_path: Path, served: Serve
 ) -> None:
     key = new_key(tmp_path / "keys.yaml", "visitor")
     with served(service, Keys.load(tmp_path / "keys.yaml")) as address:
@@ -422,7 +410,7 @@ def test_a_key_is_asked_for_and_kept_for_this_tab_alone(
         assert page.evaluate("localStorage.length + document.cookie.length") == 0
 
 
-def test_a_service_that_is_gone(page: Page, open_page: Callable[..., Page], service: Service) -> None:
+def test_a_service_that_is_gone(page: Page, open_page: Callable[..., Page], service: Service, served: Serve) -> None:
     with served(service) as address:
         page = open_page(address)
         choose(page, "Topic")
@@ -432,7 +420,9 @@ def test_a_service_that_is_gone(page: Page, open_page: Callable[..., Page], serv
     expect(page.get_by_role("button", name="Predict")).to_be_focused()
 
 
-def test_a_run_that_has_published_nothing_yet(open_page: Callable[..., Page], run: Path, tmp_path: Path) -> None:
+def test_a_run_that_has_published_nothing_yet(
+    open_page: Callable[..., Page], run: Path, tmp_path: Path, served: Serve
+) -> None:
     young = tmp_path / "young"
     shutil.copytree(run, young, ignore=shutil.ignore_patterns("modules"))
     catalogue = Catalogue(Registry(young))

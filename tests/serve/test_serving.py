@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from fogtune.pipelines.serving import serving
-from fogtune.platform.data.sources import load_table
 from fogtune.platform.errors import InputError
+from fogtune.serve.decoding import Decoder
 from fogtune.serve.predictor import Predictor
 from fogtune.serve.registry import Registry
-from fogtune.serve.rows import Row
+from fogtune.serve.rows import Refusal, Row
 from fogtune.serve.settings import Settings
 
 TEXTS = ("the team won the match", "shares fell again", "a film about a computer", "the minister resigned")
@@ -138,7 +138,6 @@ class Load:
 def test_all_tasks_and_samples_over_http(url: str, run: Path) -> None:
     """Samples as the service offers them, predicted by it and by the model here."""
     predictor = Predictor(Registry(run), Settings(run=str(run)))
-    config = Registry(run).config
     for info in ask(f"{url}/v1/tasks")["tasks"]:
         name = info["name"]
         (variant, *_) = ask(f"{url}/v1/tasks/{name}/variants")["variants"]
@@ -147,12 +146,12 @@ def test_all_tasks_and_samples_over_http(url: str, run: Path) -> None:
         body = {"inputs": [sample["inputs"] for sample in samples]}
         found = ask(f"{url}/v1/tasks/{name}:predict?variant={variant}&version=2", body)
         assert (found["task"], found["version"], found["variant"]) == (name, 2, variant)
-        table = load_table(config.sources[config.tasks[name].source], "source")
-        if config.tasks[name].inputs == ("text",):  # the others are compared with decoded inputs elsewhere
-            column = list(table.modalities["text"])
-            rows = [Row(name, variant, 2, {"text": column[column.index(s["inputs"]["text"])]}) for s in samples]
-            for said, wanted in zip(found["predictions"], predictor.predict(rows), strict=True):
-                np.testing.assert_allclose(list(said["scores"].values()), wanted, rtol=0, atol=1e-5)  # type: ignore[arg-type]
+        declared = Registry(run).read(2).tasks[name]
+        decoder = Decoder(Settings(run=str(run)))
+        rows = [Row(name, variant, 2, decoder.sample(declared, sample["inputs"], "sample")) for sample in samples]
+        for said, wanted in zip(found["predictions"], predictor.predict(rows), strict=True):
+            assert not isinstance(wanted, Refusal)
+            np.testing.assert_allclose(list(said["scores"].values()), wanted, rtol=0, atol=1e-5)
         for said in found["predictions"]:
             assert said["label"] == max(said["scores"], key=said["scores"].__getitem__)
             assert sum(said["scores"].values()) == pytest.approx(1, abs=1e-5)

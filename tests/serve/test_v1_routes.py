@@ -6,108 +6,43 @@ The run is made by hand, the service is the real one; only what the model would 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from fogtune.platform.config import Config
-from fogtune.platform.run import RunDirectory
 from fogtune.serve import problems, v1
 from fogtune.serve.catalogue import Catalogue
 from fogtune.serve.registry import Registry
-from fogtune.serve.rows import Outcome, Row
-from fogtune.serve.service import Service
+from fogtune.serve.service import PredictRows, Service
 from fogtune.serve.settings import Settings
 
-MakeConfig = Callable[..., Config]
-TASKS = {
-    "topic": {"source": "news", "inputs": ["text"], "label": "topic"},
-    "tags": {"source": "vqa", "inputs": ["text", "image"], "label": "answer", "head": "multilabel"},
-    "load": {"source": "watch", "inputs": ["imu"], "label": "exercise", "head": "regression"},
-}
-LABELS: dict[str, list[str]] = {"topic": ["short", "long"], "tags": ["red", "wordy"], "load": []}
+MakeRun = Callable[[Path, int], Path]
 HOME = "/v1/tasks/topic:predict"
 
 
-def publish(run: Path, number: int) -> None:
-    """A version with a head of each task at the cloud, and for topic at fog-0, too."""
-    version = run / "modules" / f"v{number}"
-    version.mkdir(parents=True)
-    (version / "module.safetensors").write_bytes(b"weights")
-    nodes = [("cloud", f"head/{task}") for task in TASKS] + [("fog-0", "head/topic"), ("cloud", "encoder/imu")]
-    nodes += [("cloud", "encoder/image")]
-    entry = {"file": "module.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
-    tasks = {
-        name: {
-            "inputs": task["inputs"],
-            "head": task.get("head", "classification"),
-            "labels": LABELS[name],
-            "metrics": {"accuracy": number / 4},
-        }
-        for name, task in TASKS.items()
-    }
-    modules = [{"node": node, "module": module, **entry} for node, module in nodes]
-    (version / "manifest.json").write_text(json.dumps({"modules": modules, "tasks": tasks}))
-
-
-async def predict_rows(rows: Sequence[Row]) -> Sequence[Outcome]:
-    """topic: a text is long by its characters, ten are surely; tags: how red the image is, and how wordy the text;
-    load: the sum of the series. The version and the variant show in none of them."""
-    outcomes: list[Outcome] = []
-    for row in rows:
-        text, image, imu = (row.inputs.get(name) for name in ("text", "image", "imu"))
-        if row.task == "topic":
-            assert isinstance(text, str)
-            outcomes.append(np.array([1 - len(text) / 10, len(text) / 10], np.float32))
-        elif row.task == "tags":
-            red = 0.25 if image is None else float(np.asarray(image)[..., 0].mean() / 255)
-            outcomes.append(np.array([red, 0.25 if text is None else 0.75], np.float32))
-        else:
-            outcomes.append(np.array([np.sum(imu)], np.float32))  # type: ignore[arg-type]
-    return outcomes
-
-
-@pytest.fixture(scope="session")
-def config(tiny: MakeConfig) -> Config:
-    return tiny(
-        f"tasks={json.dumps(TASKS)}",
-        'devices=[{"name": "phone", "count": 2, "modalities": ["text", "image", "imu"], '
-        '"tasks": ["topic", "tags", "load"]}]',
-        'sources.vqa={"kind": "embedded", "asset": "easy-vqa"}',
-        'model.encoders.image={"kind": "image"}',
-    )
-
-
 @pytest.fixture
-def run(config: Config, tmp_path: Path) -> Path:
-    run = RunDirectory.create(config, tmp_path)
-    for number in (1, 2, 3):
-        publish(run.path, number)
-    (run.path / "modules/v3/module.safetensors").write_bytes(b"tampered")
-    return run.path
+def run(made_up: MakeRun, tmp_path: Path) -> Path:
+    return made_up(tmp_path, 3)
 
 
-def client_of(run: Path, **limits: Any) -> TestClient:
+def client_of(run: Path, answers: PredictRows, **limits: Any) -> TestClient:
     catalogue = Catalogue(Registry(run))
     catalogue.refresh()
     app = FastAPI()
     problems.install(app)
-    app.include_router(v1.routes(Service(catalogue, Settings(run=str(run), **limits), predict_rows)))
+    app.include_router(v1.routes(Service(catalogue, Settings(run=str(run), **limits), answers)))
     return TestClient(app, raise_server_exceptions=False)
 
 
 @pytest.fixture
-def client(run: Path) -> TestClient:
-    return client_of(run)
+def client(run: Path, answers: PredictRows) -> TestClient:
+    return client_of(run, answers)
 
 
 def red_png(width: int = 4) -> str:
@@ -228,8 +163,8 @@ def test_bodies_that_are_no_json(client: TestClient, content: bytes, status: int
     refused(client.post(HOME, content=content, headers={"content-type": "application/json"}), status)
 
 
-def test_limits_are_those_of_the_settings(run: Path) -> None:
-    client = client_of(run, max_inputs=1, max_pixels=12, max_text_chars=3, max_series_values=6)
+def test_limits_are_those_of_the_settings(run: Path, answers: PredictRows) -> None:
+    client = client_of(run, answers, max_inputs=1, max_pixels=12, max_text_chars=3, max_series_values=6)
     assert client.post("/v1/tasks/tags:predict", json={"inputs": [{"image": red_png(4)}]}).status_code == 200
     assert refused(client.post("/v1/tasks/tags:predict", json={"inputs": [{"image": red_png(5)}]}), 413)
     assert refused(client.post(HOME, json={"inputs": [{"text": "abcd"}]}), 413)
@@ -274,8 +209,8 @@ def test_promotion_and_back(client: TestClient) -> None:
     assert latest["rollout"] == {"pinned": None, "canary": None}
 
 
-def test_nothing_published_yet(config: Config, tmp_path: Path) -> None:
-    client = client_of(RunDirectory.create(config, tmp_path).path)
+def test_nothing_published_yet(made_up: MakeRun, answers: PredictRows, tmp_path: Path) -> None:
+    client = client_of(made_up(tmp_path, 0), answers)
     assert client.get("/v1/versions").json()["versions"] == []
     for response in (client.get("/v1/tasks"), client.post(HOME, json={"inputs": [{"text": "a"}]})):
         assert "no version" in refused(response, 503)

@@ -5,19 +5,16 @@ The run is made by hand, the service is the real one; only what the model would 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import struct
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
@@ -28,112 +25,41 @@ from tritonclient.http import (
 )
 from tritonclient.utils import InferenceServerException
 
-from fogtune.platform.config import Config
-from fogtune.platform.run import RunDirectory
 from fogtune.serve import problems, v2
 from fogtune.serve.catalogue import Catalogue
 from fogtune.serve.registry import Registry
-from fogtune.serve.rows import Outcome, Row
-from fogtune.serve.service import Service
+from fogtune.serve.service import PredictRows, Service
 from fogtune.serve.settings import Settings
 
-MakeConfig = Callable[..., Config]
-TASKS = {
-    "topic": {"source": "news", "inputs": ["text"], "label": "topic"},
-    "tags": {"source": "vqa", "inputs": ["text", "image"], "label": "answer", "head": "multilabel"},
-    "load": {"source": "watch", "inputs": ["imu"], "label": "exercise", "head": "regression"},
-}
-LABELS: dict[str, list[str]] = {"topic": ["short", "long"], "tags": ["red", "wordy"], "load": []}
-
-
-def publish(run: Path, number: int) -> None:
-    """A version with a head of each task at the cloud, and for topic at fog-0, too."""
-    version = run / "modules" / f"v{number}"
-    version.mkdir(parents=True)
-    (version / "module.safetensors").write_bytes(b"weights")
-    nodes = [("cloud", f"head/{task}") for task in TASKS] + [("fog-0", "head/topic"), ("cloud", "encoder/imu")]
-    nodes += [("cloud", "encoder/image")]
-    entry = {"file": "module.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
-    tasks = {
-        name: {
-            "inputs": task["inputs"],
-            "head": task.get("head", "classification"),
-            "labels": LABELS[name],
-            "metrics": {"accuracy": number / 4},
-        }
-        for name, task in TASKS.items()
-    }
-    modules = [{"node": node, "module": module, **entry} for node, module in nodes]
-    (version / "manifest.json").write_text(json.dumps({"modules": modules, "tasks": tasks}))
-
-
-async def predict_rows(rows: Sequence[Row]) -> Sequence[Outcome]:
-    """topic: a text is long by its characters, ten are surely; tags: how red the image is, and how wordy the text;
-    load: the sum of the series. The version and the variant show in none of them."""
-    outcomes: list[Outcome] = []
-    for row in rows:
-        text, image, imu = (row.inputs.get(name) for name in ("text", "image", "imu"))
-        if row.task == "topic":
-            assert isinstance(text, str)
-            outcomes.append(np.array([1 - len(text) / 10, len(text) / 10], np.float32))
-        elif row.task == "tags":
-            red = 0.25 if image is None else float(np.asarray(image)[..., 0].mean() / 255)
-            outcomes.append(np.array([red, 0.25 if text is None else 0.75], np.float32))
-        else:
-            outcomes.append(np.array([np.sum(imu)], np.float32))  # type: ignore[arg-type]
-    return outcomes
+MakeRun = Callable[[Path, int], Path]
 
 
 @pytest.fixture(scope="module")
-def config(tiny: MakeConfig) -> Config:
-    return tiny(
-        f"tasks={json.dumps(TASKS)}",
-        'devices=[{"name": "phone", "count": 2, "modalities": ["text", "image", "imu"], '
-        '"tasks": ["topic", "tags", "load"]}]',
-        'sources.vqa={"kind": "embedded", "asset": "easy-vqa"}',
-        'model.encoders.image={"kind": "image"}',
-    )
+def run(made_up: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up(tmp_path_factory.mktemp("runs"), 3)
 
 
-@pytest.fixture(scope="module")
-def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = RunDirectory.create(config, tmp_path_factory.mktemp("runs"))
-    for number in (1, 2, 3):
-        publish(run.path, number)
-    (run.path / "modules/v3/module.safetensors").write_bytes(b"tampered")
-    return run.path
-
-
-def app_of(run: Path) -> FastAPI:
+def app_of(run: Path, answers: PredictRows) -> FastAPI:
     catalogue = Catalogue(Registry(run))
     catalogue.refresh()
     app = FastAPI()
     problems.install(app)
-    app.include_router(v2.routes(Service(catalogue, Settings(run=str(run), max_inputs=8), predict_rows)))
+    app.include_router(v2.routes(Service(catalogue, Settings(run=str(run), max_inputs=8), answers)))
     return app
 
 
 @pytest.fixture(scope="module")
-def client(run: Path) -> TestClient:
-    return TestClient(app_of(run), raise_server_exceptions=False)
+def client(run: Path, answers: PredictRows) -> TestClient:
+    return TestClient(app_of(run, answers), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
-def triton(run: Path) -> Iterator[InferenceServerClient]:
+def triton(
+    run: Path, answers: PredictRows, listening: Callable[..., AbstractContextManager[str]]
+) -> Iterator[InferenceServerClient]:
     """The public client, connected to a server on a free port of this machine."""
-    server = uvicorn.Server(uvicorn.Config(app_of(run), host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with InferenceServerClient(f"127.0.0.1:{port}") as connected:
-            yield connected
-    finally:
-        server.should_exit = True
-        thread.join()
+    with listening(app_of(run, answers)) as url, InferenceServerClient(url.removeprefix("http://")) as connected:
+        yield connected
 
 
 def png(colour: str) -> bytes:
@@ -186,7 +112,7 @@ def test_triton_client_asks_for_metadata(triton: InferenceServerClient) -> None:
 def test_triton_client_lists_the_repository(triton: InferenceServerClient) -> None:
     index = triton.get_model_repository_index()
     assert [(found["name"], found["version"]) for found in index] == [
-        (task, number) for task in TASKS for number in ("1", "2", "3")
+        (task, number) for task in ("topic", "tags", "load") for number in ("1", "2", "3")
     ]
     assert {found["version"]: found["state"] for found in index} == {"1": "READY", "2": "READY", "3": "UNAVAILABLE"}
     assert "sha256" in index[2]["reason"]
@@ -358,8 +284,8 @@ def test_the_repository_index_by_hand(client: TestClient) -> None:
         assert client.post("/v2/repository/index", content=content).json()["error"].startswith("the body: ")
 
 
-def test_nothing_published_yet(config: Config, tmp_path: Path) -> None:
-    client = TestClient(app_of(RunDirectory.create(config, tmp_path).path))
+def test_nothing_published_yet(made_up: MakeRun, answers: PredictRows, tmp_path: Path) -> None:
+    client = TestClient(app_of(made_up(tmp_path, 0), answers))
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2").status_code == 200
     for url in ("/v2/health/ready", "/v2/models/topic", "/v2/models/topic/ready", "/v2/models/topic/config"):

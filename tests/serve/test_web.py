@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import just
@@ -23,10 +20,8 @@ from schemathesis.checks import CHECKS
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from fogtune.serve.catalogue import Catalogue
 from fogtune.serve.keys import Keys, new_key
-from fogtune.serve.predictor import Predictor
-from fogtune.serve.registry import Registry
+from fogtune.serve.local import local_service
 from fogtune.serve.rows import Outcome, Row
 from fogtune.serve.service import Overloaded, PredictRows, Service
 from fogtune.serve.settings import Settings
@@ -40,16 +35,10 @@ BODY = {"inputs": [{"text": "the team won"}]}
 
 
 def app_over(run: Path, predict_rows: PredictRows | None = None, keys: Keys | None = None, **changes: Any) -> ASGIApp:
-    values = Settings(run=str(run), **changes)
-    registry = Registry(run)
-    catalogue = Catalogue(registry)
-    catalogue.refresh()
-    predictor = Predictor(registry, values)
-
-    async def predicted(rows: Sequence[Row]) -> list[Outcome]:
-        return predictor.predict(rows)
-
-    return create_app(Service(catalogue, values, predict_rows or predicted), keys)
+    service = local_service(Settings(run=str(run), **changes))
+    if predict_rows:
+        service = Service(service.catalogue, service.settings, predict_rows)
+    return create_app(service, keys)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +54,10 @@ def client(app: ASGIApp) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
-def described(app: ASGIApp) -> Iterator[Any]:
+def described(app: ASGIApp, listening: Callable[..., AbstractContextManager[str]]) -> Iterator[Any]:
     """The description, of a server on a port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
-    server.should_exit = True
-    thread.join()
+    with listening(app) as url:
+        yield schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 
 def answered(case: schemathesis.Case[Any], mode: GenerationMode) -> None:

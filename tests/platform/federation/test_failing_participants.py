@@ -6,12 +6,11 @@ Of `tiny`'s devices fog-0 has watch-0, reader-0 and coach-0, fog-1 watch-1 and r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from fogtune.platform.aggregation import Tensors
 from fogtune.platform.config import Config
 from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import LocalRunner, RoundResult
@@ -19,6 +18,7 @@ from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.federation.state import OWN
 
 MakeConfig = Callable[..., Config]
+Same = Callable[[Snapshot, Snapshot], bool]
 
 NETWORK = (
     "network.placement.radius_m=150",
@@ -45,22 +45,7 @@ def diverging(config: Config, *devices: str, number: int = 1) -> tuple[RoundResu
         runner.close()
 
 
-def same(ours: Snapshot, theirs: Snapshot) -> bool:
-    """The same versions at the same nodes, bit for bit."""
-    return ours.nodes.keys() == theirs.nodes.keys() and all(
-        same_modules(state.versions, theirs.nodes[node].versions) for node, state in ours.nodes.items()
-    )
-
-
-def same_modules(ours: Mapping[str, Tensors], theirs: Mapping[str, Tensors]) -> bool:
-    return ours.keys() == theirs.keys() and all(
-        torch.equal(tensor, theirs[module][name])
-        for module, tensors in ours.items()
-        for name, tensor in tensors.items()
-    )
-
-
-def test_a_head_that_fails_takes_its_clusters_updates_with_it(tiny: MakeConfig) -> None:
+def test_a_head_that_fails_takes_its_clusters_updates_with_it(tiny: MakeConfig, same: Same) -> None:
     result, after = diverging(tiny(*HEADS, "federation.quorum=0.4"), "coach-0")
     assert result.record.updates_lost == 3
     assert result.lost is not None
@@ -89,7 +74,7 @@ def test_what_a_head_lost_is_still_on_its_members(tiny: MakeConfig) -> None:
         assert {m for m, stamp in held.items() if stamp == OWN} <= set(after.devices[device].kept)
 
 
-def test_updates_lost_on_their_way_leave_no_trace(tiny: MakeConfig) -> None:
+def test_updates_lost_on_their_way_leave_no_trace(tiny: MakeConfig, same: Same) -> None:
     runner = LocalRunner(tiny(*NETWORK, "network.radio.loss=0.6", "network.radio.attempts=1", "federation.quorum=0"))
     result, after = runner.round(1), runner.snapshot()
     runner.close()

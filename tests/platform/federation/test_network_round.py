@@ -78,17 +78,13 @@ class Ran:
 Run = Callable[..., Ran]
 
 
+Same = Callable[[Snapshot, Snapshot], bool]
+
+
 @pytest.fixture(scope="module")
 def run(tiny: MakeConfig) -> Run:
     """Runs two rounds; what was run before is not run again."""
     return cache(lambda *overrides: Ran(tiny(*overrides)))
-
-
-def same(ours: Snapshot, theirs: Snapshot) -> bool:
-    """The same versions at the same nodes, bit for bit."""
-    return ours.nodes.keys() == theirs.nodes.keys() and all(
-        same_modules(state.versions, theirs.nodes[node].versions) for node, state in ours.nodes.items()
-    )
 
 
 def same_modules(ours: Mapping[str, Tensors], theirs: Mapping[str, Tensors]) -> bool:
@@ -129,7 +125,7 @@ class TestTraining:
         ids=["direct", "heads", "heads of a star", "relays"],
     )
     def test_the_way_that_updates_take_changes_no_bit(
-        self, run: Run, ways: tuple[str, ...], tree: tuple[str, ...], decided: Mapping[str, set[str]]
+        self, run: Run, ways: tuple[str, ...], tree: tuple[str, ...], decided: Mapping[str, set[str]], same: Same
     ) -> None:
         without, there = run(*tree[:1]), run(*ways, *tree)
         for what, devices in decided.items():
@@ -139,7 +135,7 @@ class TestTraining:
         for ours, theirs in zip(there.results, without.results, strict=True):
             assert (ours.record.loss, ours.record.tasks) == (theirs.record.loss, theirs.record.tasks)
 
-    def test_nor_does_a_robust_rule_notice_a_head(self, run: Run) -> None:
+    def test_nor_does_a_robust_rule_notice_a_head(self, run: Run, same: Same) -> None:
         median = "federation.rule.kind=median"
         assert same(run(*HEADS, median).snapshot, run(median).snapshot)
 
@@ -326,7 +322,7 @@ class TestConservation:
 class TestResume:
     RESUMED = (*HEADS, "network.radio.fading=rayleigh", "network.radio.loss=0.3", "federation.quorum=0")
 
-    def test_a_run_goes_on_where_it_was(self, tiny: MakeConfig) -> None:
+    def test_a_run_goes_on_where_it_was(self, tiny: MakeConfig, same: Same) -> None:
         config = tiny(*self.RESUMED)
         straight = LocalRunner(config)
         first = straight.round(1)
