@@ -44,7 +44,8 @@ results: setup  ## the tables of docs/results.md and docs/pareto.md (two and a h
 	$(BIN)/python benchmarks/accuracy.py --out docs/results.md
 	$(BIN)/python benchmarks/pareto.py --out docs/pareto.md
 
-bench: setup  ## the tables of docs/benchmarks.md (twenty minutes; needs wrk)
+bench: setup  ## the tables of docs/benchmarks.md (an hour and a half; needs wrk)
+	$(BIN)/python benchmarks/training/measure.py --out docs/benchmarks.md
 	$(BIN)/python benchmarks/serving/measure.py --out docs/benchmarks.md
 
 docs: setup  ## write the generated pages of docs/

@@ -1,8 +1,9 @@
-"""The actor around an aggregating node: a fog node, or a node of any tier between devices and cloud."""
+"""The actor around aggregating nodes: fog nodes, or nodes of any tier between devices and cloud; one, or many."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -14,73 +15,149 @@ from fogtune.platform.federation.handing_on import digests
 from fogtune.platform.ownership import own
 from fogtune.platform.topology_build import build_tree
 
+from .parts import Bundle, Layout, Part, assembled
+from .wire import share_tensors
+
+Modules = Mapping[str, tuple[str, ...]]
+"""Node -> some modules."""
+
 
 class AggregatorActor:
-    """Adds updates as they come, so its memory does not grow with the number of its children."""
+    """Adds updates as they come, so its memory does not grow with the number of its nodes' children.
 
-    def __init__(self, name: str, config: Config, node: str, initial: dict[str, Tensors]) -> None:
+    Of its nodes' versions it holds those that were made here; where a node needs another, it comes with the call.
+    """
+
+    def __init__(self, name: str, config: Config, nodes: Sequence[str], initial: Mapping[str, Tensors]) -> None:
+        """Args: its name, the run's configuration, its nodes, and version 0 of the modules that they are to hold."""
         self._name = name
-        self._node = node
         tree = build_tree(config)
-        self._logic = TierLogic(config, tree, own(config, tree), node)
-        self._children = len(tree.children[node])
-        self._state = self._logic.initial(initial)
-        self._arrived = Update.empty()
+        ownership = own(config, tree)
+        self._logic = {node: TierLogic(config, tree, ownership, node) for node in nodes}
+        self._children = sum(len(tree.children[node]) for node in nodes)
+        self._states = {node: logic.initial(initial) for node, logic in self._logic.items()}
+        self._attempt = 0
+        self._arrived: dict[str, Update] = {}
+        share_tensors()
 
     def __repr__(self) -> str:
-        return f"{self._name} ({self._children} children)"
+        nodes = f"{len(self._logic)} nodes, " if len(self._logic) > 1 else ""
+        return f"{self._name} ({nodes}{self._children} children)"
 
     @ray.method
-    def begin(self) -> None:
-        """Forget what has arrived in a round that was not closed."""
-        self._arrived = Update.empty()
+    def add(self, attempt: int, bundle: Bundle) -> None:
+        """Add what a host or children sent. Raises SumOverflow.
+
+        What came in an earlier attempt at a round is forgotten.
+        """
+        for node, update in bundle.items():
+            self._add(attempt, node, update)
 
     @ray.method
-    def add(self, update: Update) -> None:
-        """Add what a host or a child node sent. Raises SumOverflow."""
-        self._arrived = self._arrived + update
+    def add_one(self, attempt: int, node: str, update: Update) -> None:
+        """Add a single update to a node's. Raises SumOverflow."""
+        self._add(attempt, node, update)
 
     @ray.method
-    def close(self, round_number: int, held_back: Collection[str]) -> Any:
-        """Apply or pass on the round's sum; modules that are held back do not go up.
+    def close(
+        self,
+        attempt: int,
+        round_number: int,
+        held_back: Collection[str],
+        slots: Mapping[str, Sequence[tuple[str, str]]],
+        layout: Layout,
+        *parts: Part,
+    ) -> Any:
+        """Apply or pass on the round's sums.
+
+        Args:
+            attempt: at the round.
+            round_number: the round.
+            held_back: modules that do not go up.
+            slots: address of who adds up what goes up -> (node here, node that adds it up there).
+            layout: of the versions that the nodes take averages of, and that others have made.
+            parts: with those versions.
 
         Returns:
-            To be called with `num_returns=2`: the update for the parent, and (names of the modules in it, names of the
-            modules with a new version here).
+            To be called with `num_returns=1 + len(slots)`: node -> (names of the modules that it sends up, names of
+            those that have a new version there); then a bundle an address.
         """
-        step = self._logic.step(self._state, round_number, self._arrived, held_back)
-        self._state, self._arrived = step.state, Update.empty()
-        return step.upward, (tuple(step.upward.modules), step.changed)
+        self._begin(attempt)
+        given, told, upward = assembled(layout, parts), {}, {}
+        for node, logic in self._logic.items():
+            before = self._states[node]
+            state = replace(before, versions={**given.get(node, {}), **before.versions})
+            step = logic.step(state, round_number, self._arrived.get(node, Update.empty()), held_back)
+            mine = {*before.versions, *step.changed}
+            versions = {module: version for module, version in step.state.versions.items() if module in mine}
+            self._states[node] = replace(step.state, versions=versions)
+            told[node], upward[node] = (tuple(step.upward.modules), step.changed), step.upward
+        self._arrived = {}
+        bundles = []
+        for pairs in slots.values():
+            bundle: dict[str, Update] = {}
+            for node, target in pairs:
+                bundle[target] = bundle[target] + upward[node] if target in bundle else upward[node]
+            bundles.append(bundle)
+        return (told, *bundles)
 
     @ray.method
-    def adopt(self, round_number: int, modules: tuple[str, ...], versions: dict[str, Tensors]) -> None:
-        """Take over these modules from the parent's versions."""
-        self._state = self._logic.adopt(self._state, round_number, {module: versions[module] for module in modules})
+    def adopt(self, round_number: int, taken: Modules, left: Modules, layout: Layout, *parts: Part) -> None:
+        """Go on from versions that were made elsewhere.
+
+        Args:
+            round_number: the round.
+            taken: modules that nodes here hold, and take over from their parents.
+            left: modules of which nodes here give up their versions, as they go on from others'.
+            layout: of the parents' versions.
+            parts: with those versions.
+        """
+        given = assembled(layout, parts)
+        for node, modules in left.items():
+            versions = {m: version for m, version in self._states[node].versions.items() if m not in modules}
+            self._states[node] = replace(self._states[node], versions=versions)
+        for node, modules in taken.items():
+            new = {module: given[node][module] for module in modules}
+            self._states[node] = self._logic[node].adopt(self._states[node], round_number, new)
 
     @ray.method
-    def receive(self, modules: tuple[str, ...], versions: dict[str, Tensors]) -> None:
-        """Take over modules that this node lacked from the parent's versions."""
-        self._state = self._logic.receive(self._state, {module: versions[module] for module in modules})
+    def receive(self, taken: Modules, layout: Layout, *parts: Part) -> None:
+        """Take over modules that nodes here are to hold, and lacked, from their parents' versions."""
+        given = assembled(layout, parts)
+        for node, modules in taken.items():
+            new = {module: given[node][module] for module in modules}
+            self._states[node] = self._logic[node].receive(self._states[node], new)
 
     @ray.method
-    def versions(self) -> dict[str, Tensors]:
-        """What the node's subtree starts from."""
-        return dict(self._state.versions)
+    def made(self) -> Part:
+        """The versions that lie here."""
+        return {node: dict(state.versions) for node, state in self._states.items() if state.versions}
 
     @ray.method
-    def digests(self, modules: tuple[str, ...]) -> dict[tuple[str, str], str]:
-        """Of these modules' versions."""
-        return digests(self._node, self._state.versions, modules)
+    def digests(self, asked: Modules) -> dict[tuple[str, str], str]:
+        """(node, module) -> sha256 of its version, of versions that lie here."""
+        found: dict[tuple[str, str], str] = {}
+        for node, modules in asked.items():
+            found |= digests(node, self._states[node].versions, modules)
+        return found
 
     @ray.method
-    def state(self) -> TierState:
-        """All that the node knows between two rounds."""
-        return self._state
+    def states(self) -> dict[str, TierState]:
+        """All that the nodes know between two rounds, but for versions that were made elsewhere."""
+        return self._states
 
     @ray.method
-    def restore(self, state: TierState) -> None:
-        """Continue from another state."""
-        self._state = state
+    def restore(self, states: Mapping[str, TierState]) -> None:
+        """Continue from other states."""
+        self._states, self._arrived = dict(states), {}
+
+    def _add(self, attempt: int, node: str, update: Update) -> None:
+        self._begin(attempt)
+        self._arrived[node] = self._arrived[node] + update if node in self._arrived else update
+
+    def _begin(self, attempt: int) -> None:
+        if attempt != self._attempt:
+            self._attempt, self._arrived = attempt, {}
 
 
 Aggregator = ray.remote(AggregatorActor)

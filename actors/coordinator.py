@@ -11,26 +11,27 @@ A round, with who waits for whom:
 
 One round is under way at a time, so at most one update a host and fog node is in flight.
 
-A host that dies while it trains loses its devices' updates, which the quorum judges. If the round goes on, the host is
-started again, with its devices as they were after the last round. If any other actor dies, the run fails.
+What devices remember lies in Ray's object store, as the hosts have left it, and spills to disk from there: a host keeps
+nothing. One that dies is started again and asked again. If it dies too often in a round, its devices' updates are lost,
+which the quorum judges, and they are as they were after the last round. If any other actor dies, the run fails.
 """
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from fogtune.platform.config import Config
 from fogtune.platform.federation.accounting import Accountant, Sums
+from fogtune.platform.federation.cohorts import cohorts, in_order, lost
 from fogtune.platform.federation.cooperation import Cooperation, Disagreement
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.evaluating import evaluation_jobs
 from fogtune.platform.federation.handing_on import holders_of
-from fogtune.platform.federation.host import DeviceState
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
 from fogtune.platform.federation.snapshot import Snapshot
@@ -38,9 +39,10 @@ from fogtune.platform.learning.evaluation import add_tallies
 from fogtune.platform.topology_build import build_tree
 
 from .answers import ActorDied, get
-from .hosts import Host
+from .assignment import Assignment
+from .host_pool import Call, HostPool, devices_of
 from .nodes import Nodes
-from .packing import pack
+from .wire import share_tensors
 
 
 class CoordinatorActor:
@@ -50,16 +52,15 @@ class CoordinatorActor:
         self._config = config
         self._namespace = namespace
         self._number = 0
-        self._hosts: dict[str, Any] = {}
-        self._devices: dict[str, tuple[str, ...]] = {}
-        self._home: dict[str, str] = {}
-        """Device -> its host."""
-        self._remembered: dict[str, Any] = {}
-        """Host -> reference to what its devices remembered after the last round."""
+        self._hosts: HostPool
+        self._states: dict[str, Any] = {}
+        """Device that remembers something -> reference to states, of which one is its."""
+        self._assignment: Assignment
         self._setup: Setup
         self._coordinator: Coordinator
         self._accountant: Accountant
         self._nodes: Nodes
+        share_tensors()
 
     def __repr__(self) -> str:
         return f"coordinator ({self._config.name})"
@@ -73,16 +74,12 @@ class CoordinatorActor:
         """
         config = self._config
         tree = build_tree(config)
-        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
-        per_actor = config.execution.devices_per_actor
-        hosts = processors if per_actor == "auto" else -(-len(tree.devices) // per_actor)
-        packed = pack(tree, hosts)
-        self._devices = {host.name: host.devices for host in packed}
-        self._home = {device: host.name for host in packed for device in host.devices}
-        share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
-        self._hosts = {host.name: self._host(host.name, share) for host in packed}
-        self._get([host.load.remote() for host in self._hosts.values()])
-        self._setup = self._get(next(iter(self._hosts.values())).setup.remote())
+        self._hosts = HostPool(config, self._namespace, tree)
+        groups = {device: tree[device].group or "" for device in tree.devices}
+        pinned = config.execution.devices_per_actor != "auto"
+        self._assignment = Assignment(self._hosts.home, groups, pinned)
+        self._setup = self._hosts.load()
+        gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
         self._coordinator = Coordinator(config, self._setup)
         self._accountant = Accountant(self._coordinator)
         self._nodes = Nodes(config, self._namespace, tree, self._coordinator.ownership, self._setup.initial)
@@ -100,13 +97,14 @@ class CoordinatorActor:
         coordinator = self._coordinator
         plan = coordinator.plan(number)
         self._nodes.begin(plan)
-        reports, receipts, dead = self._train(plan)
+        reports, receipts, states = self._train(plan)
         coordinator.admit(plan, reports)
         self._get(receipts)
-        self._revive(dead)
+        self._hosts.revive(number)
+        self._remember(reports, states)
         found = coordinator.cooperation(plan, reports)
         disagreement = self._cooperate(found)
-        step, changed, upward = self._nodes.close(plan)
+        step, changed, upward = self._nodes.close(plan, reports)
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
         self._nodes.descend(adopted)
@@ -120,145 +118,137 @@ class CoordinatorActor:
     @ray.method
     def snapshot(self) -> Snapshot:
         """The federation's whole state after the last round."""
-        self._remembered = {name: host.states.remote() for name, host in self._hosts.items()}
         nodes = self._nodes.states()
-        devices: dict[str, DeviceState] = {}
-        for held in self._get(list(self._remembered.values())):
-            devices |= held
-        return Snapshot(self._coordinator.state, nodes, devices)
+        whose, refs = self._remembered(self._states)
+        found = self._get(list(refs))
+        states = {device: some[device] for devices, some in zip(whose, found, strict=True) for device in devices}
+        return Snapshot(self._coordinator.state, nodes, states)
 
     @ray.method
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot, whatever the packing was when it was taken."""
         self._coordinator.state = snapshot.coordinator
-        self._remembered = dict.fromkeys(self._hosts, ray.put(dict(snapshot.devices)))
-        self._get(
-            self._nodes.restore(snapshot.nodes)
-            + [host.restore.remote(self._remembered[name]) for name, host in self._hosts.items()]
-        )
+        self._states = dict.fromkeys(snapshot.devices, ray.put(dict(snapshot.devices)))
+        self._get(self._nodes.restore(snapshot.nodes))
 
-    def _host(self, name: str, num_cpus: float) -> Any:
-        """Start a host's process."""
-        options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus)
-        return options.remote(name, self._config, self._devices[name])
+    def _remembered(self, devices: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...], tuple[Any, ...]]:
+        """Of those of these devices that remember something: who has its state behind each reference, and these."""
+        whose: dict[Any, list[str]] = {}
+        for device in devices:
+            if device in self._states:
+                whose.setdefault(self._states[device], []).append(device)
+        return tuple(map(tuple, whose.values())), tuple(whose)
 
-    def _revive(self, dead: Sequence[str]) -> None:
-        """Start dead hosts again."""
-        for name in dead:
-            ray.kill(self._hosts[name])  # it may only have been out of reach
-            with suppress(ValueError):  # until Ray has forgotten the name
-                while ray.get_actor(name, self._namespace):
-                    time.sleep(0.05)
-            # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
-            self._hosts[name] = self._host(name, 0)
-        self._get([self._hosts[name].load.remote() for name in dead])
-        known = [name for name in dead if name in self._remembered]
-        self._get([self._hosts[name].restore.remote(self._remembered[name]) for name in known])
+    def _remember(self, reports: Sequence[DeviceReport], states: Mapping[str, Any]) -> None:
+        """Take note of what devices remember now; those whose updates are lost remember what they did before."""
+        for report in reports:
+            if report.error is None:
+                self._states.pop(report.device, None)
+                if report.device in states:
+                    self._states[report.device] = states[report.device]
 
-    def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], dict[str, Any], list[str]]:
-        """What devices hand on to others: digests as their parents give them, host -> reference to the copies of its
-        devices, and the hosts that died."""
+    def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
+        """What devices hand on to others: digests as their parents give them, and host -> reference to its devices'
+        copies. Those who wait for what a dead host has not given say so."""
         holders = holders_of(plan, self._coordinator.tree)
         known = self._nodes.digests(holders)
-        homes: dict[str, dict[str, None]] = {}
-        for node, of_node in holders.items():
-            for device in (device for devices in of_node.values() for device in devices):
-                homes.setdefault(self._home[device], {})[node] = None
-        lent = {
-            name: self._hosts[name]
-            .hand_on.options(num_returns=2)
-            .remote(plan_ref, tuple(nodes), *(self._nodes.versions(node) for node in nodes))
-            for name, nodes in homes.items()
-        }
-        dead = []
-        for name, (alive, _) in lent.items():
-            try:
-                get(alive, self._number, name)
-            except ActorDied:  # those who wait for its copies say so
-                dead.append(name)
-        return known, {name: copies for name, (_, copies) in lent.items() if name not in dead}, dead
+        calls = []
+        givers = dict.fromkeys(d for of_node in holders.values() for devices in of_node.values() for d in devices)
+        for host, some in devices_of(self._hosts.home, givers).items():
+            nodes = [n for n, of_node in holders.items() if any(d in some for ds in of_node.values() for d in ds)]
+            layout, parts = self._nodes.parts_of(nodes)
+            calls.append(self._hosts.ask(host, "hand_on", plan_ref, some, layout, *parts, returns=2))
+        answers = self._hosts.answers(calls, self._number)
+        return known, {call.host: call.refs[1] for call, answer in answers if not isinstance(answer, ActorDied)}
 
-    def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], list[str]]:
-        """Have all hosts train. Returns the reports, the fog actors' receipts, and the hosts that died."""
+    def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], dict[str, Any]]:
+        """Have all hosts train.
+
+        Returns:
+            The reports; the fog actors' receipts; device that has trained and remembers something -> reference to
+            states with its.
+        """
         tree = self._coordinator.tree
-        receivers_of = {order.device: order.receiver(tree[order.device].parent or "") for order in plan.orders}
-        sources_of = {order.device: order.sources for order in plan.orders}
-        waiting: dict[Any, tuple[str, tuple[str, ...], list[Any]]] = {}
+        groups = cohorts(tree, plan, self._setup.cohort)
+        devices = [[order.device for order in orders] for orders in groups]
         plan_ref = ray.put(plan)
-        known, copies, dead = self._hand_on(plan, plan_ref)
-        for name, host in self._hosts.items():
-            devices = [device for device in self._devices[name] if device in receivers_of]
-            if not devices:
-                continue
-            parents = tuple(dict.fromkeys(tree[device].parent or "" for device in devices))
-            receivers = tuple(dict.fromkeys(receivers_of[device] for device in devices))
-            homes = [self._home.get(source[-1]) for device in devices for source in sources_of[device].values()]
-            given = (copies[home] for home in dict.fromkeys(homes) if home in copies)
-            refs = host.train.options(num_returns=1 + len(receivers)).remote(
-                plan_ref, receivers, known, parents, *(self._nodes.versions(parent) for parent in parents), *given
-            )
-            waiting[refs[0]] = (name, receivers, refs[1:])
-        reports: list[DeviceReport] = []
+        known, copies = self._hand_on(plan, plan_ref)
+        calls: list[Call] = []
+        addresses: dict[str, tuple[str, ...]] = {}
+        asked: dict[str, list[str]] = {}
+        for host, numbers in self._assignment.assign(devices, list(self._hosts.devices)).items():
+            orders = [order for number in numbers for order in groups[number]]
+            parents = {order.device: tree[order.device].parent or "" for order in orders}
+            layout, parts = self._nodes.parts_of(dict.fromkeys(parents.values()))
+            slots = self._nodes.addresses(dict.fromkeys(order.receiver(parents[order.device]) for order in orders))
+            whose, states = self._remembered(parents)
+            sources = (source[-1] for order in orders for source in order.sources.values())
+            givers = dict.fromkeys(self._hosts.home.get(source) for source in sources)
+            given = (*parts, *states, *(copies[giver] for giver in givers if giver in copies))
+            arguments = (plan_ref, tuple(numbers), slots, known, layout, whose, len(parts), *given)
+            calls.append(self._hosts.ask(host, "train", *arguments, returns=2 + len(slots)))
+            addresses[host], asked[host] = tuple(slots), list(parents)
+        reports = lost(plan)
         receipts: list[Any] = []
+        remembered: dict[str, Any] = {}
+        spent: list[Mapping[str, tuple[float, int]]] = []
+        heads = {order.head for order in plan.orders}
         to_heads: dict[str, list[Any]] = {}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            name, receivers, updates = waiting.pop(done)
-            try:
-                reports += get(done, self._number, name)
-            except ActorDied as error:
-                dead += [name] if name not in dead else []
-                reports += [
-                    DeviceReport(d, f"its host {error.reason}") for d in self._devices[name] if d in receivers_of
-                ]
+        for call, answer in self._hosts.answers(calls, self._number):
+            if isinstance(answer, ActorDied):
+                reports += [DeviceReport(device, f"its host {answer.reason}") for device in asked[call.host]]
                 continue
-            for receiver, update in zip(receivers, updates, strict=True):
-                if tree.is_device(receiver):
-                    to_heads.setdefault(receiver, []).append(update)
+            some, remembering, seconds = answer
+            reports += some
+            spent.append(seconds)
+            remembered |= dict.fromkeys(remembering, call.refs[1])
+            for address, bundle in zip(addresses[call.host], call.refs[2:], strict=True):
+                if address in heads:
+                    to_heads.setdefault(address, []).append(bundle)
                 else:
-                    receipts += self._nodes.add(receiver, update)
-        heard = self._coordinator.heard(plan, reports)
-        unheard = tuple(report.device for report, told in zip(heard, reports, strict=True) if report != told)
-        if unheard:
-            self._get([self._hosts[name].take_back.remote(unheard) for name in {self._home[d] for d in unheard}])
-        reports = heard
+                    receipts += self._nodes.deliver(address, bundle)
+        self._assignment.measured(spent)
+        reports = self._coordinator.heard(plan, in_order(plan, reports))
         delivering = {report.device for report in reports if report.error is None}
-        for head, updates in to_heads.items():
+        for head, bundles in to_heads.items():
             if head in delivering:
                 parent = tree[head].parent or ""
-                host = self._hosts[self._home[head]]
-                total = host.add_up.remote(plan.round, head, self._nodes.versions(parent), *updates)
-                receipts += self._nodes.add(parent, total)
-        position = {order.device: i for i, order in enumerate(plan.orders)}
-        reports.sort(key=lambda report: position[report.device])
-        return reports, receipts, dead
+                layout, parts = self._nodes.parts_of([parent])
+                arguments = (plan.round, head, parent, layout, len(parts), *parts, *bundles)
+                call = self._hosts.ask(self._hosts.home[head], "add_up", *arguments)
+                receipts += self._nodes.add(parent, call.refs[0])
+        return reports, receipts, remembered
 
     def _cooperate(self, found: Cooperation) -> dict[str, Disagreement]:
-        """Neighbours average what they keep; hosts give it to each other by reference."""
-        homes = [self._hosts[name] for name in dict.fromkeys(self._home[device] for device in found.shared)]
+        """Neighbours average what they keep."""
+        if not found.groups:
+            return {}
+        served = devices_of(self._hosts.home, found.shared)
+        whose, states = self._remembered(found.shared)
         found_ref = ray.put(found)
-        lent = [host.lend.remote(found_ref) for host in homes]
+        calls = [
+            self._hosts.ask(host, "cooperate", found_ref, devices, whose, *states, returns=2)
+            for host, devices in served.items()
+        ]
         told: dict[tuple[str, str], Disagreement] = {}
-        for answer in self._get([host.cooperate.remote(found_ref, *lent) for host in homes]):
-            told |= answer
+        for call, disagreements in self._hosts.all_answers(calls, self._number):
+            told |= disagreements
+            self._states |= dict.fromkeys(served[call.host], call.refs[1])
         return Disagreement.total(told)
 
     def _evaluate(self) -> Sums:
         """Exact metric sums of all tasks' held-out data, added up over the hosts."""
         tree = self._coordinator.tree
-        answers = []
-        spread = evaluation_jobs(
-            self._config, tree, self._coordinator.ownership, self._setup, self._devices, self._number
-        )
-        for name, jobs in spread.items():
-            mine = set(self._devices[name])
-            variants = [job.variant for job in jobs]
-            nodes = tuple(dict.fromkeys((tree[v].parent or "") if v in mine else v for v in variants))
-            answers.append(
-                self._hosts[name].evaluate.remote(jobs, nodes, *(self._nodes.versions(node) for node in nodes))
-            )
+        calls = []
+        ownership, hosts = self._coordinator.ownership, self._hosts.devices
+        for host, jobs in evaluation_jobs(self._config, tree, ownership, self._setup, hosts, self._number).items():
+            variants = dict.fromkeys(job.variant for job in jobs)
+            nodes = dict.fromkeys((tree[v].parent or "") if tree.is_device(v) else v for v in variants)
+            whose, states = self._remembered(variants)
+            layout, parts = self._nodes.parts_of(nodes)
+            calls.append(self._hosts.ask(host, "evaluate", jobs, layout, whose, *parts, *states))
         sums: dict[tuple[str, str], Mapping[str, int]] = {}
-        for answer in self._get(answers):
+        for _, answer in self._hosts.all_answers(calls, self._number):
             for key, tally in answer.items():
                 sums[key] = add_tallies(sums.get(key, {}), tally)
         return sums

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 import torch
 
-from fogtune.platform.aggregation import Tensors, Update
+from fogtune.platform.aggregation import Update
 from fogtune.platform.config import Config
 from fogtune.platform.federation.cooperation import Cooperation
+from fogtune.platform.federation.device_state import NOTHING, States
 from fogtune.platform.federation.handing_on import HandedOn
-from fogtune.platform.federation.host import DeviceHost, DeviceState
-from fogtune.platform.federation.messages import DeviceReport, EvaluationJob, RoundPlan, Setup
+from fogtune.platform.federation.host import DeviceHost
+from fogtune.platform.federation.messages import EvaluationJob, RoundPlan, Setup
 
-Versions = dict[str, Tensors]
+from .parts import Layout, Part, assembled, bundled
+from .wire import share_tensors
+
+Whose = tuple[tuple[str, ...], ...]
+"""Of which devices each of several states is."""
 
 
 class HostActor:
     """Trains and evaluates its devices when told; in Ray's dashboard it reads as its name and what it hosts."""
 
-    def __init__(self, name: str, config: Config, devices: Sequence[str]) -> None:
+    def __init__(self, name: str, config: Config, devices: int) -> None:
+        """Args: its name, the run's configuration, and how many devices it is the home of."""
         self._name = name
         self._config = config
-        self._devices = tuple(devices)
+        self._devices = devices
         self._host: DeviceHost
+        share_tensors()
 
     def __repr__(self) -> str:
-        count = len(self._devices)
-        return self._name if count == 1 else f"{self._name} ({count} devices)"
+        return self._name if self._devices == 1 else f"{self._name} ({self._devices} devices)"
 
     @ray.method
     def load(self) -> None:
         """Load model and data. Raises InputError where they cannot be used as configured."""
         # One thread a host: hosts are as many as processors, and float sums may depend on the number of threads.
         torch.set_num_threads(1)
-        self._host = DeviceHost(self._config, self._devices)
+        self._host = DeviceHost(self._config)
+        gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
 
     @ray.method
     def setup(self) -> Setup:
@@ -44,80 +52,80 @@ class HostActor:
         return self._host.setup()
 
     @ray.method
-    def hand_on(self, plan: RoundPlan, parents: tuple[str, ...], *versions: Versions) -> Any:
-        """What the devices here hand on to others in a round.
+    def hand_on(self, plan: RoundPlan, givers: tuple[str, ...], layout: Layout, *parts: Part) -> Any:
+        """What devices hand on to others in a round, of their parents' versions.
 
         Returns:
             To be called with `num_returns=2`: nothing, as a sign of life, and the copies, which go from here to the
             receivers' hosts.
         """
-        return None, self._host.hand_on(plan, dict(zip(parents, versions, strict=True)))
+        return None, self._host.hand_on(plan, assembled(layout, parts), givers)
 
     @ray.method
     def train(
         self,
         plan: RoundPlan,
-        receivers: tuple[str, ...],
+        numbers: tuple[int, ...],
+        slots: Mapping[str, Mapping[str, str]],
         digests: Mapping[tuple[str, str], str],
-        parents: tuple[str, ...],
+        layout: Layout,
+        whose: Whose,
+        parts: int,
         *given: Any,
     ) -> Any:
-        """Train this host's part of a plan.
+        """Train some of a plan's cohorts.
 
         Args:
             plan: the round's plan.
-            receivers: who adds up the updates of the devices here: their parents and cluster heads.
+            numbers: of the cohorts.
+            slots: address -> receiver of the devices' updates -> node that adds up there what the receiver is sent.
             digests: of what devices hand on.
-            parents: aggregating nodes of the devices here.
-            given: the modules' versions at each of them, in the same order; then what each host hands on.
+            layout: of the versions of the devices' parents.
+            whose: of which devices each of the states is.
+            parts: how many parts the versions have.
+            given: these parts; then states; then what hosts hand on.
 
         Returns:
-            To be called with `num_returns=1 + len(receivers)`: the reports, then the devices' update for each receiver,
-            which goes from here to the receiver's actor without passing the coordinator.
+            To be called with `num_returns=2 + len(slots)`: (reports, who now remembers something, seconds by device
+            group), what they remember, then a bundle for each address, which goes there from here without passing the
+            coordinator.
         """
-        versions = dict(zip(parents, given, strict=False))
-        copies = {key: tensors for some in given[len(parents) :] for key, tensors in some.items()}
-        reply = self._host.train(plan, versions, HandedOn(copies, digests))
-        updates = [reply.updates.get(receiver, Update.empty()) for receiver in receivers]
-        reports: tuple[DeviceReport, ...] = reply.reports
-        return (reports, *updates)
+        states = _of(whose, given[parts:][: len(whose)])
+        copies = {key: tensors for some in given[parts + len(whose) :] for key, tensors in some.items()}
+        versions = assembled(layout, given[:parts])
+        reply = self._host.train(plan, versions, states, HandedOn(copies, digests), frozenset(numbers))
+        bundles = [bundled(reply.updates, receivers) for receivers in slots.values()]
+        remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
+        return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
 
     @ray.method
-    def take_back(self, devices: Sequence[str]) -> None:
-        """Let devices here be as they were before they trained last."""
-        self._host.take_back(devices)
+    def cooperate(self, found: Cooperation, devices: tuple[str, ...], whose: Whose, *states: States) -> Any:
+        """Let devices average with their neighbours, by what all who take part remember.
+
+        Returns:
+            To be called with `num_returns=2`: disagreements, as `DeviceHost.cooperate` gives them, and what the devices
+            remember now.
+        """
+        return self._host.cooperate(found, _of(whose, states), devices)
 
     @ray.method
-    def lend(self, found: Cooperation) -> dict[tuple[str, str], Tensors]:
-        """What the devices here have of what neighbours average."""
-        return self._host.lend(found)
-
-    @ray.method
-    def cooperate(self, found: Cooperation, *lent: dict[tuple[str, str], Tensors]) -> Any:
-        """Let the devices here average with their neighbours, with what their hosts have lent."""
-        return self._host.cooperate(found, {key: tensors for some in lent for key, tensors in some.items()})
-
-    @ray.method
-    def add_up(self, round_number: int, head: str, versions: Versions, *updates: Update) -> Update:
-        """What a cluster head here sends upward of what its cluster and itself have."""
-        return self._host.head_update(round_number, head, sum(updates, start=Update.empty()), versions)
+    def add_up(self, round_number: int, head: str, parent: str, layout: Layout, parts: int, *given: Any) -> Update:
+        """What a cluster head sends upward of what it was sent: bundles, given behind the parent's versions."""
+        total = sum((bundle[head] for bundle in given[parts:] if head in bundle), start=Update.empty())
+        return self._host.head_update(round_number, head, total, assembled(layout, given[:parts])[parent])
 
     @ray.method
     def evaluate(
-        self, jobs: tuple[EvaluationJob, ...], nodes: tuple[str, ...], *versions: Versions
+        self, jobs: tuple[EvaluationJob, ...], layout: Layout, whose: Whose, *given: Any
     ) -> dict[tuple[str, str], dict[str, int]]:
-        """Exact metric sums of the jobs, with the versions of these nodes."""
-        return self._host.evaluate(jobs, dict(zip(nodes, versions, strict=True)))
+        """Exact metric sums of the jobs; given are the parts of nodes' versions, then states of variants."""
+        parts = len(given) - len(whose)
+        return self._host.evaluate(jobs, assembled(layout, given[:parts]), _of(whose, given[parts:]))
 
-    @ray.method
-    def states(self) -> dict[str, DeviceState]:
-        """What the devices here remember."""
-        return self._host.states
 
-    @ray.method
-    def restore(self, states: dict[str, DeviceState]) -> None:
-        """Let the devices here remember this instead."""
-        self._host.states = {device: states[device] for device in self._devices}
+def _of(whose: Whose, states: Sequence[States]) -> States:
+    """Of each of several states, those of some devices; what else is in one may be out of date."""
+    return {device: some[device] for devices, some in zip(whose, states, strict=True) for device in devices}
 
 
 Host = ray.remote(HostActor)

@@ -1,29 +1,31 @@
-"""The aggregating nodes, as the coordinator has them: an actor each, but for the cloud, whose state lies here.
+"""The aggregating nodes, as the coordinator has them: in actors, but for the cloud, whose state lies here.
 
-A node's versions are asked for once for all who need them, by reference, until they change. Knows nothing of hosts.
+In a round in which all that comes to a tier's nodes passes on upward as it is, sums pass these nodes by: the sums are
+exact, so it is the same who adds them up. A round takes a handful of calls an actor, however many nodes it has, and
+none where sums pass by; an actor is started when its nodes first have something to add up or to hold. Versions are
+asked for by reference, once for all who need them. Knows nothing of hosts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
-from fogtune.platform.config import Config
-from fogtune.platform.federation.handing_on import digests
-from fogtune.platform.federation.messages import RoundPlan
+from fogtune.platform.config import Config, Median, TrimmedMean
+from fogtune.platform.federation.handing_on import digest
+from fogtune.platform.federation.messages import DeviceReport, RoundPlan
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import CLOUD, Tree
 
 from .aggregators import Aggregator
 from .answers import get
-from .packing import actor_name
-
-Modules = Mapping[str, tuple[str, ...]]
-"""Aggregating node -> some modules."""
+from .makers import START, Makers, Modules, laid_out
+from .node_packing import pack_nodes
+from .parts import Layout
 
 
 class Nodes:
@@ -32,7 +34,7 @@ class Nodes:
     def __init__(
         self, config: Config, namespace: str, tree: Tree, ownership: Ownership, initial: Mapping[str, Tensors]
     ) -> None:
-        """Start the actors.
+        """Nothing has been added up yet.
 
         Args:
             config: the run's configuration.
@@ -41,92 +43,235 @@ class Nodes:
             ownership: of the configuration on its tree.
             initial: module -> version 0.
         """
+        self._config = config
+        self._namespace = namespace
         self._tree = tree
+        self._ownership = ownership
+        self._initial = initial
+        self._robust = isinstance(config.federation.rule, Median | TrimmedMean)
+        self._makers = Makers(tree, ownership)
         self._number = 0
+        self._attempt = 0
         self._cloud = TierLogic(config, tree, ownership, CLOUD)
         self._cloud_state = self._cloud.initial(initial)
         self._arrived = Update.empty()
-        self._version_refs: dict[str, Any] = {}
+        self._passed_by: set[str] = set()
+        """Tiers whose nodes have nothing to add up in this round."""
+        self._changed: Modules = {}
+        """Node -> modules of which it has made a new version in this round."""
+        self._waiting: dict[str, set[str]] = {}
+        """Node -> modules that it has averaged since it sent them last."""
+        self._refs: dict[str, Any] = {}
+        """Actor, cloud or start -> reference to the versions that lie there."""
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        packed = pack_nodes(tree, config.execution.nodes_per_actor, processors)
+        self._nodes_of = {actor.name: actor.nodes for actor in packed}
+        """Actor, from the bottom tier upwards -> its nodes."""
+        self._place = {CLOUD: CLOUD, START: START} | {node: actor.name for actor in packed for node in actor.nodes}
+        """Node -> its actor."""
         self._actors: dict[str, Any] = {}
-        initial_ref = ray.put(initial)
-        for node in tree.aggregators:
-            if node != CLOUD:
-                name = actor_name(tree, node)
-                options = Aggregator.options(name=name, namespace=namespace, num_cpus=0)
-                self._actors[node] = options.remote(name, config, node, initial_ref)
+        """Those that have been started."""
+        for name, nodes in self._nodes_of.items():
+            if any(self._makers.held(node) for node in nodes):
+                self._actor(name)
 
     def begin(self, plan: RoundPlan) -> None:
         """Nodes forget what they may have of a round that failed, and are given what they lack."""
         self._number, self._arrived = plan.round, Update.empty()
-        self._get([actor.begin.remote() for actor in self._actors.values()])
+        self._attempt += 1
+        self._passed_by = {tier for tier in self._tree.tiers[1:-1] if self._passes_by(tier, plan)}
+        for actor in self._nodes_of:
+            if self._tier_of(actor) not in self._passed_by:
+                self._actor(actor)  # starts while the devices train
         receipts = []
         for node, modules in plan.first.items():
-            receipts.append(self._actors[node].receive.remote(modules, self.versions(self._tree[node].parent or "")))
-            self._version_refs.pop(node, None)
+            if taken := self._makers.receive(node, modules):
+                layout, refs = self._laid_out({node: self._makers.of_parent(node, taken)})
+                receipts.append(self._actor(self._place[node]).receive.remote({node: taken}, layout, *refs))
+                self._refs.pop(self._place[node], None)
         self._get(receipts)
 
-    def versions(self, node: str) -> Any:
-        """Reference to a node's versions."""
-        if node not in self._version_refs:
-            self._version_refs[node] = (
-                ray.put(dict(self._cloud_state.versions)) if node == CLOUD else self._actors[node].versions.remote()
-            )
-        return self._version_refs[node]
+    def addresses(self, receivers: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Address -> receiver -> node that adds up in this round what is sent to the receiver.
 
-    def digests(self, asked: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
-        """(node, module) -> sha256 of its version, of these modules of these nodes."""
-        known = digests(CLOUD, self._cloud_state.versions, asked.get(CLOUD, ()))
-        others = [(node, tuple(modules)) for node, modules in asked.items() if node != CLOUD]
-        for answer in self._get([self._actors[node].digests.remote(modules) for node, modules in others]):
-            known |= answer
-        return known
+        A cluster head has an address of its own.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for receiver in receivers:
+            node = receiver if self._tree.is_device(receiver) else self._target(receiver)
+            found.setdefault(self._place.get(node, node), {})[receiver] = node
+        return found
+
+    def deliver(self, address: str, bundle: Any) -> list[Any]:
+        """Give a bundle (by reference) to an address. Returns the receipt to wait for; the cloud gives none."""
+        if address != CLOUD:
+            return [self._actor(address).add.remote(self._attempt, bundle)]
+        for update in self._get(bundle).values():
+            self._arrived = self._arrived + update
+        return []
 
     def add(self, node: str, update: Any) -> list[Any]:
-        """Give an update (by reference) to a node. Returns the receipt to wait for; the cloud gives none."""
-        if node != CLOUD:
-            return [self._actors[node].add.remote(update)]
+        """Give one update (by reference) to a node. Returns the receipt to wait for; the cloud gives none."""
+        target = self._target(node)
+        if target != CLOUD:
+            return [self._actor(self._place[target]).add_one.remote(self._attempt, target, update)]
         self._arrived = self._arrived + self._get(update)
         return []
 
-    def close(self, plan: RoundPlan) -> tuple[Step, Modules, Modules]:
+    def close(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> tuple[Step, Modules, Modules]:
         """Close the round tier by tier. Returns the cloud's step, new versions, and what went upward."""
         tree = self._tree
+        came: dict[str, set[str]] = {node: set() for node in tree.aggregators}
+        """Node -> modules that came to it."""
+        for report in reports:
+            if report.error is None:
+                came[tree[report.device].parent or ""].update(report.sent)
         changed: dict[str, tuple[str, ...]] = {}
-        upward: dict[str, tuple[str, ...]] = {}
-        self._version_refs.clear()
+        upward: dict[str, tuple[str, ...]] = dict.fromkeys(tree.aggregators[:-1], ())
         for tier in tree.tiers[-2:0:-1]:
-            told = {}
-            receipts: list[Any] = []
-            for node in (n for n in tree.aggregators if tree[n].tier == tier):
-                close = self._actors[node].close.options(num_returns=2)
-                update, told[node] = close.remote(plan.round, plan.held_back.get(tier, ()))
-                receipts += self.add(tree[node].parent or "", update)
-            self._get(receipts)
-            for node, (sent, made) in zip(told, self._get(list(told.values())), strict=True):
-                upward[node], changed[node] = sent, made
+            sent: Modules
+            if tier in self._passed_by:
+                sent = {n: tuple(m for m in self._makers.of(n) if m in came[n]) for n in tree.of_tier[tier] if came[n]}
+            else:
+                sent, made = self._close(tier, plan)
+                changed |= made
+            upward |= sent
+            for node, modules in sent.items():
+                came[tree[node].parent or ""].update(modules)
         step = self._cloud.step(self._cloud_state, plan.round, self._arrived)
         self._cloud_state, changed[CLOUD] = step.state, step.changed
+        self._changed = changed
+        self._makers.make(changed)
+        for node in (node for node, modules in changed.items() if modules):
+            self._refs.pop(self._place[node], None)
         return step, changed, upward
 
     def descend(self, adopted: Mapping[str, Sequence[str]]) -> None:
-        """New versions go down, from the top: a parent is asked for its versions after it was given new ones."""
+        """New versions go down, from the top; who is to hold none learns nothing."""
+        taken, left = self._makers.descend(self._changed, adopted)
         receipts = []
-        for node, modules in adopted.items():
-            if modules:
-                versions = self.versions(self._tree[node].parent or "")
-                receipts.append(self._actors[node].adopt.remote(self._number, tuple(modules), versions))
+        for actor in reversed(self._nodes_of):  # parents before their children
+            takes = {node: taken[node] for node in self._nodes_of[actor] if node in taken}
+            leaves = {node: left[node] for node in self._nodes_of[actor] if node in left}
+            if takes or leaves:
+                layout, refs = self._laid_out({n: self._makers.of_parent(n, modules) for n, modules in takes.items()})
+                receipts.append(self._actor(actor).adopt.remote(self._number, takes, leaves, layout, *refs))
+                self._refs.pop(actor, None)
         self._get(receipts)
 
+    def parts_of(self, nodes: Iterable[str]) -> tuple[Layout, list[Any]]:
+        """The versions of some nodes: their layout, and references to its parts."""
+        return self._laid_out({node: self._makers.of(node) for node in nodes})
+
+    def digests(self, asked: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
+        """(node, module) -> sha256 of its version, of these modules of these nodes."""
+        known: dict[tuple[str, str], str] = {}
+        elsewhere: dict[str, dict[str, tuple[str, ...]]] = {}
+        for maker, module in sorted({(self._makers.of(n)[m], m) for n, modules in asked.items() for m in modules}):
+            if maker in (START, CLOUD):
+                versions = self._initial if maker == START else self._cloud_state.versions
+                known[maker, module] = digest(versions[module])
+            else:
+                of_actor = elsewhere.setdefault(self._place[maker], {})
+                of_actor[maker] = (*of_actor.get(maker, ()), module)
+        for answer in self._get([self._actor(actor).digests.remote(some) for actor, some in elsewhere.items()]):
+            known |= answer
+        return {(n, m): known[self._makers.of(n)[m], m] for n, modules in asked.items() for m in modules}
+
     def states(self) -> dict[str, TierState]:
-        """All that the nodes know between two rounds."""
-        states = self._get([actor.state.remote() for actor in self._actors.values()])
-        return {CLOUD: self._cloud_state, **dict(zip(self._actors, states, strict=True))}
+        """All that the nodes know between two rounds; those that have the same version share it."""
+        own = dict.fromkeys(self._tree.aggregators, TierState({})) | {CLOUD: self._cloud_state}
+        for answer in self._get([actor.states.remote() for actor in self._actors.values()]):
+            own |= answer
+        return self._makers.whole(own, self._initial)
 
     def restore(self, states: Mapping[str, TierState]) -> list[Any]:
         """Continue from other states. Returns the receipts to wait for."""
-        self._cloud_state = states[CLOUD]
-        self._version_refs.clear()
-        return [actor.restore.remote(states[node]) for node, actor in self._actors.items()]
+        own = self._makers.restore(states, self._initial)
+        self._cloud_state, self._arrived = own.pop(CLOUD), Update.empty()
+        self._waiting = {node: set(state.pending) for node, state in own.items()}
+        self._refs.clear()
+        receipts = []
+        for actor, nodes in self._nodes_of.items():
+            if actor in self._actors or any(own[node] != TierState({}) for node in nodes):
+                receipts.append(self._actor(actor).restore.remote({node: own[node] for node in nodes}))
+        return receipts
+
+    def _close(self, tier: str, plan: RoundPlan) -> tuple[Modules, Modules]:
+        """Close the round of a tier whose nodes add up. Returns node -> what it sent up, and its new versions."""
+        told, receipts = [], []
+        for actor, nodes in self._nodes_of.items():
+            if self._tier_of(actor) != tier:
+                continue
+            slots: dict[str, list[tuple[str, str]]] = {}
+            for node in nodes:
+                target = self._target(self._tree[node].parent or "")
+                slots.setdefault(self._place[target], []).append((node, target))
+            averaged = {
+                node: {
+                    module: maker
+                    for module, maker in self._makers.of(node).items()
+                    if maker != node and not self._goes_up(module, tier, plan)
+                }
+                for node in nodes
+            }
+            layout, refs = self._laid_out(averaged)
+            close = self._actor(actor).close.options(num_returns=1 + len(slots))
+            held_back = plan.held_back.get(tier, ())
+            answer, *bundles = close.remote(self._attempt, plan.round, held_back, slots, layout, *refs)
+            told.append(answer)
+            for address, bundle in zip(slots, bundles, strict=True):
+                receipts += self.deliver(address, bundle)
+        self._get(receipts)
+        sent: dict[str, tuple[str, ...]] = {}
+        made: dict[str, tuple[str, ...]] = {}
+        for answer in self._get(told):
+            for node, (passed_on, changed) in answer.items():
+                sent[node], made[node] = passed_on, changed
+                more = {module for module in changed if self._ownership.scope(module) != tier}
+                self._waiting[node] = (self._waiting.get(node, set()) | more).difference(passed_on)
+        return sent, made
+
+    def _goes_up(self, module: str, tier: str, plan: RoundPlan) -> bool:
+        return self._ownership.goes_up(module, tier, plan.round) and module not in plan.held_back.get(tier, ())
+
+    def _passes_by(self, tier: str, plan: RoundPlan) -> bool:
+        """Whether all that comes to a tier's nodes in a round is added up just as well above them."""
+        if self._robust or any(self._waiting.get(node) for node in self._tree.of_tier[tier]):
+            return False
+        modules = [m for m in self._ownership.modules if self._ownership.reaches(m, tier)]
+        return all(m not in self._makers.quantised and self._goes_up(m, tier, plan) for m in modules)
+
+    def _target(self, node: str) -> str:
+        """Who adds up what is sent to a node in this round."""
+        while self._tree[node].tier in self._passed_by:
+            node = self._tree[node].parent or ""
+        return node
+
+    def _laid_out(self, makers: Mapping[str, Mapping[str, str]]) -> tuple[Layout, list[Any]]:
+        layout, places = laid_out(makers, self._place.__getitem__)
+        return layout, [self._part(place) for place in places]
+
+    def _part(self, place: str) -> Any:
+        """Reference to the versions that lie in one place."""
+        if place not in self._refs:
+            if place in self._nodes_of:
+                self._refs[place] = self._actor(place).made.remote()
+            else:
+                self._refs[place] = ray.put({place: self._initial if place == START else self._cloud_state.versions})
+        return self._refs[place]
+
+    def _actor(self, name: str) -> Any:
+        """An actor, started if it was not."""
+        if name not in self._actors:
+            nodes = self._nodes_of[name]
+            held = {module: self._initial[module] for node in nodes for module in self._makers.held(node)}
+            options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0)
+            self._actors[name] = options.remote(name, self._config, nodes, held)
+        return self._actors[name]
+
+    def _tier_of(self, actor: str) -> str:
+        return self._tree[self._nodes_of[actor][0]].tier
 
     def _get(self, refs: Any) -> Any:
         return get(refs, self._number)

@@ -104,9 +104,12 @@ def run(
 
     with watching(json=json) as view:
         view.stage("loading libraries")
-        from . import fine_tune
+        from .early import ray_beside_libraries
 
-        done = fine_tune.run(resolved, on_event=view.round, on_stage=view.stage)
+        with ray_beside_libraries(resolved, view.stage):
+            from . import fine_tune
+
+            done = fine_tune.run(resolved, on_event=view.round, on_stage=view.stage)
     _end(done, json=json)
 
 

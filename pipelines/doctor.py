@@ -14,6 +14,7 @@ from platform import platform, python_version
 from typing import Literal, get_args
 
 from fogtune.platform.errors import AssetMissing
+from fogtune.platform.user_cache import user_cache
 
 from . import readable
 
@@ -48,6 +49,7 @@ def checks() -> Iterator[Check]:
     yield cores()
     yield memory()
     yield disk()
+    yield cache()
     yield from assets()
     yield ray()
 
@@ -108,6 +110,14 @@ def disk() -> Check:
         remedy = "free some, or set output.directory elsewhere"
         return Check("disk", "warning", f"{readable.size(free)} free here", remedy)
     return Check("disk", "ok", f"{readable.size(free)} free here")
+
+
+def cache() -> Check:
+    """What this user's runs keep for later ones; it may be deleted at any time."""
+    if (root := user_cache()) is None:
+        return Check("cache", "warning", "no home directory, nothing is kept for later runs", "set FOGTUNE_CACHE")
+    taken = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    return Check("cache", "ok", f"{readable.size(taken)} in {root}")
 
 
 def assets() -> Iterator[Check]:

@@ -164,17 +164,23 @@ def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | N
 
 def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runner, number: int) -> RoundRecord:
     """One round and everything it leaves on disk; the checkpoint last, so that what it stands for is there."""
+    lasting, publishing = (
+        number % every == 0 or number == config.rounds
+        for every in (config.output.checkpoint_every, config.output.publish_every)
+    )
     result = runner.round(number)
-    snapshot = runner.snapshot()
+    snapshot = runner.snapshot() if lasting or publishing else None
     if result.lost is not None:
         log.warning("round %d goes on without %s", number, result.lost)
     with uninterrupted():
         ledger.book(result.rows)
-        ledger.seal()
-        if number % config.output.publish_every == 0 or number == config.rounds:
+        if lasting:
+            ledger.seal()
+        if snapshot is not None and publishing:
             publish(directory.path, config, runner.setup, snapshot, result.record.tasks)
-        directory.append(result.record)
-        write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
+        directory.append(result.record, lasting=lasting)
+        if snapshot is not None and lasting:
+            write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
     return result.record
 
 

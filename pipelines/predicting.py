@@ -110,11 +110,11 @@ def _read(kinds: Mapping[str, str], inputs: Sequence[str]) -> dict[str, Any]:
     return sample
 
 
-def _series(path: Path) -> list[list[float]]:
+def _series(path: Path) -> list[Any]:
     import numpy as np
 
     values: NDArray[Any]
-    allowed = "allowed: npy, or CSV, of numbers: a row a time step, a column a channel"
+    allowed = "allowed: npy, or CSV, of numbers: a row a time step, a column a channel, or one row in npy"
     try:
         with path.open("rb") as file:
             if path.suffix == ".npy":
@@ -125,7 +125,7 @@ def _series(path: Path) -> list[list[float]]:
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise InputError("--input", f"{str(path)!r} is no series ({reason}); {allowed}") from None
-    if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
+    if values.ndim not in (1, 2) or not values.size or values.dtype.kind not in "fiu":
         raise InputError("--input", f"{str(path)!r} is no series ({values.dtype} {values.shape}); {allowed}")
     return values.tolist()  # type: ignore[no-any-return]
 

@@ -176,7 +176,7 @@ def _deployed(
 
 
 def _join(address: str | None, on_stage: Callable[[str], None]) -> None:
-    from fogtune.actors.ray_runner import join
+    from fogtune.actors.joining import join
 
     try:
         join(address, NAME, on_stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .config import Config
+from .config import Config, FeaturesEncoder
 
 KINDS = ("encoder", "statistics", "prompt", "adapter", "expert", "router", "head")
 
@@ -21,7 +21,7 @@ def module_names(config: Config) -> tuple[str, ...]:
     model = config.model
     return (
         *(f"encoder/{modality}" for modality in model.encoders),
-        *(statistics_of(modality) for modality in model.encoders),
+        *(statistics_of(modality) for modality in model.encoders if is_standardised(config, modality)),
         *(f"prompt/{task}" for task in config.tasks if model.prompts is not None),
         *([ADAPTER] if model.adapter is not None else []),
         *([ROUTER, *(f"expert/{i}" for i in range(model.experts.count))] if model.experts is not None else []),
@@ -36,6 +36,17 @@ def modules_of_task(config: Config, task: str, inputs: Iterable[str]) -> tuple[s
         used |= {f"encoder/{modality}", statistics_of(modality)}
     shared = ("adapter/", "router/", "expert/")
     return tuple(m for m in module_names(config) if m in used or m.startswith(shared))
+
+
+def is_standardised(config: Config, modality: str) -> bool:
+    """Whether inputs of a modality are standardised by the federation's statistics; text is not."""
+    match config.model.encoders.get(modality):
+        case None:
+            return False
+        case FeaturesEncoder(standardise=standardise):
+            return standardise
+        case _:
+            return True
 
 
 def statistics_of(modality: str) -> str:

@@ -6,9 +6,11 @@ whose pattern matches a module, the last that gives the field wins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Literal
 
 from .config import Compression, Config, DeviceGroup, Federation
@@ -17,29 +19,80 @@ from .topology import CLOUD, Tree
 
 
 @dataclass(frozen=True)
-class Ownership:
-    """Owners, scopes and cadences of all modules of a configuration on a tree; made by `own`."""
+class Kind:
+    """What the devices of a group own; all of them the same."""
 
     modules: tuple[str, ...]
+    """The modules that a device trains, in order."""
+    begins: Mapping[str, int]
+    """Module -> round from which a device trains it."""
+    inputs: Mapping[str, tuple[str, ...]]
+    """Task that a device executes -> the task's inputs that it collects, in the task's order."""
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Owners, scopes and cadences of all modules of a configuration on a tree; made by `own`.
+
+    Devices of a group are alike, so what is asked of a node is told by the groups below it: nothing here walks over the
+    devices but `modules_of`, `begins_of` and `owners_of`, which are made when they are first asked for.
+    """
+
+    tree: Tree
+    modules: tuple[str, ...]
     """All modules, in order."""
-    modules_of: Mapping[str, tuple[str, ...]]
-    """Device -> the modules that it trains, in order."""
-    owners_of: Mapping[str, tuple[str, ...]]
-    """Module -> the devices that train it, in the tree's order."""
-    begins_of: Mapping[str, Mapping[str, int]]
-    """Device -> module -> round from which the device trains it."""
-    tiers: tuple[str, ...]
-    """From the top: `("cloud", "fog", "device")`."""
+    kinds: Mapping[str, Kind]
+    """Device group -> what its devices own."""
     scopes: Mapping[str, str]
     """Module -> highest tier at which it is averaged."""
     cadences: Mapping[str, Mapping[str, int]]
     """Module -> tier -> every how many rounds that tier's nodes send it to their parents; 1 for absent tiers."""
     compressions: Mapping[str, tuple[Compression, ...]]
     """Module -> what makes its updates smaller."""
-    subtrees: Mapping[str, tuple[str, ...]]
-    """Node -> modules trained by any device below it, in order."""
-    inputs: Mapping[tuple[str, str], tuple[str, ...]]
-    """(device, task that it executes) -> the task's inputs that it collects, in the task's order."""
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """From the top: `("cloud", "fog", "device")`."""
+        return self.tree.tiers
+
+    @cached_property
+    def modules_of(self) -> dict[str, tuple[str, ...]]:
+        """Device -> the modules that it trains, in order."""
+        return {device: self.kind_of(device).modules for device in self.tree.devices}
+
+    @cached_property
+    def begins_of(self) -> dict[str, Mapping[str, int]]:
+        """Device -> module -> round from which the device trains it."""
+        return {device: self.kind_of(device).begins for device in self.tree.devices}
+
+    @cached_property
+    def owners_of(self) -> dict[str, tuple[str, ...]]:
+        """Module -> the devices that train it, in the tree's order."""
+        owners: dict[str, list[str]] = {module: [] for module in self.modules}
+        for device, modules in self.modules_of.items():
+            for module in modules:
+                owners[module].append(device)
+        return {module: tuple(devices) for module, devices in owners.items()}
+
+    @cached_property
+    def begins_below(self) -> dict[str, dict[str, int]]:
+        """Aggregating node -> module that any device below it trains, in order -> round from which one does."""
+        known: dict[frozenset[str], dict[str, int]] = {}  # most nodes have the same groups below
+        found = {}
+        for node_id, groups in self.tree.groups_below.items():
+            below = frozenset(groups)
+            if below not in known:
+                begins = [self.kinds[group].begins for group in groups]
+                first = {
+                    module: min(some[module] for some in begins if module in some) for some in begins for module in some
+                }
+                known[below] = {module: first[module] for module in self.modules if module in first}
+            found[node_id] = known[below]
+        return found
+
+    def kind_of(self, device: str) -> Kind:
+        """What a device owns."""
+        return self.kinds[str(self.tree[device].group)]
 
     def scope(self, module: str) -> str:
         """The highest tier at which a module is averaged: `cloud`, a tier between, or `device` (personal)."""
@@ -65,43 +118,40 @@ class Ownership:
 
     def tasks_of(self, device: str) -> tuple[str, ...]:
         """The tasks that a device executes, in its group's order."""
-        return tuple(task for owner, task in self.inputs if owner == device)
+        return tuple(self.kind_of(device).inputs)
 
     def subtree_modules(self, node_id: str) -> tuple[str, ...]:
         """The modules trained by any device below a node (by itself, if it is a device), in order."""
-        return self.subtrees[node_id]
+        return tuple(self.begins_below[node_id]) if node_id in self.begins_below else self.kind_of(node_id).modules
+
+    def owners_below(self, node_id: str, module: str, round_number: int) -> int:
+        """How many devices below an aggregating node train a module in this round, if all take part."""
+        groups = self.tree.groups_below[node_id].items()
+        return sum(n for group, n in groups if self.kinds[group].begins.get(module, math.inf) <= round_number)
 
     def inputs_of(self, device: str, task: str) -> tuple[str, ...]:
         """The inputs of a task that a device collects, in the task's order; KeyError if it does not execute it."""
-        return self.inputs[device, task]
+        return self.kind_of(device).inputs[task]
+
+    def inputs_below(self, node_id: str, task: str) -> frozenset[str]:
+        """The inputs of a task that any device below a node collects (itself, if it is a device)."""
+        kinds = [self.kinds[g] for g in self.tree.groups_below.get(node_id, (str(self.tree[node_id].group),))]
+        return frozenset(modality for kind in kinds for modality in kind.inputs.get(task, ()))
 
 
 def own(config: Config, tree: Tree) -> Ownership:
     """Ownership of the configuration's modules on its tree."""
     modules = module_names(config)
-    of_group = {group.name: group_modules(config, group) for group in config.devices}
-    begins_of_group = {group.name: group_begins(config, group) for group in config.devices}
-    inputs_of_group = {group.name: group_inputs(config, group) for group in config.devices}
-    group_of = {device: str(tree[device].group) for device in tree.devices}
-    owners: dict[str, list[str]] = {module: [] for module in modules}
-    for device, group in group_of.items():
-        for module in of_group[group]:
-            owners[module].append(device)
     return Ownership(
+        tree=tree,
         modules=modules,
-        modules_of={device: of_group[group] for device, group in group_of.items()},
-        owners_of={module: tuple(devices) for module, devices in owners.items()},
-        begins_of={device: begins_of_group[group] for device, group in group_of.items()},
-        tiers=tree.tiers,
+        kinds={
+            group.name: Kind(group_modules(config, group), group_begins(config, group), group_inputs(config, group))
+            for group in config.devices
+        },
         scopes={module: resolve_scope(config.federation, module) for module in modules},
         cadences={module: resolve_cadence(config.federation, module) for module in modules},
         compressions={module: resolve_compression(config.federation, module) for module in modules},
-        subtrees=_subtrees(modules, {device: of_group[group] for device, group in group_of.items()}, tree),
-        inputs={
-            (device, task): inputs
-            for device, group in group_of.items()
-            for task, inputs in inputs_of_group[group].items()
-        },
     )
 
 
@@ -171,15 +221,3 @@ def resolve_compression(federation: Federation, module: str) -> tuple[Compressio
         return ()
     i = deciding_policy(federation, module, "compression")
     return federation.compression if i is None else federation.modules[i].compression or ()
-
-
-def _subtrees(
-    modules: tuple[str, ...], modules_of: Mapping[str, tuple[str, ...]], tree: Tree
-) -> dict[str, tuple[str, ...]]:
-    found = {device: frozenset(names) for device, names in modules_of.items()}
-    for node_id in tree.aggregators:
-        found[node_id] = frozenset[str]().union(*(found[child] for child in tree.children[node_id]))
-    return {
-        node_id: modules_of[node_id] if node_id in modules_of else tuple(m for m in modules if m in found[node_id])
-        for node_id in tree.nodes
-    }

@@ -47,14 +47,38 @@ class Tree:
         return {node_id: tuple(ids) for node_id, ids in lists.items()}
 
     @cached_property
+    def of_tier(self) -> dict[str, tuple[str, ...]]:
+        """Tier, from the top -> ids of its nodes, in order."""
+        lists: dict[str, list[str]] = {tier: [] for tier in self.tiers}
+        for node in self:
+            lists[node.tier].append(node.id)
+        return {tier: tuple(ids) for tier, ids in lists.items()}
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Ids of the devices, in order."""
-        return tuple(node.id for node in self if node.tier == DEVICE)
+        return self.of_tier[DEVICE]
 
     @cached_property
     def aggregators(self) -> tuple[str, ...]:
         """Ids of all other nodes, from the bottom tier upwards: the cloud is last."""
         return tuple(node.id for node in reversed(list(self)) if node.tier != DEVICE)
+
+    @cached_property
+    def groups_below(self) -> dict[str, dict[str, int]]:
+        """Id of an aggregating node -> device group -> how many of its devices are below the node."""
+        counts: dict[str, dict[str, int]] = {node_id: {} for node_id in self.aggregators}
+
+        def add(node: Node, group: str, count: int) -> None:
+            above = counts[node.parent or ""]
+            above[group] = above.get(group, 0) + count
+
+        for device in self.devices:
+            add(self[device], str(self[device].group), 1)
+        for node_id in self.aggregators[:-1]:
+            for group, count in counts[node_id].items():
+                add(self[node_id], group, count)
+        return counts
 
     def is_device(self, node_id: str) -> bool:
         """Whether this is a device: not an aggregating node, nor an access point, which is no node of the tree."""

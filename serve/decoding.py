@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from fogtune.platform.data.table import Raw
-from fogtune.platform.data.values import image_pixels, series_values
+from fogtune.platform.data.values import as_series, image_pixels, series_values
 from fogtune.platform.data.wording import listed, quoted
 
 from .problems import Problem
@@ -58,7 +58,8 @@ class Decoder:
         Args:
             declared: what the task reads.
             value: text: str, or bytes in UTF-8; image: str in base64, or bytes of a PNG, JPEG or WebP file, or pixels
-                (H, W, 3) uint8; series: nested lists or an array, (T, C).
+                (H, W, 3) uint8; series: nested lists or an array, (T, C), or a plain list, which is
+                one step, or, of a series of one channel, all steps.
             field: names the value to whoever sent it.
 
         Raises:
@@ -137,7 +138,12 @@ def _from_base64(value: Any, field: str) -> bytes:
 
 def _series(value: Any, channels: int | None, max_values: int, field: str) -> NDArray[np.float32]:
     allowed = f"allowed: (T, {channels or 'C'}) finite numbers"
-    if not isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray):
+        if value.size > max_values:
+            raise _too_large(field, f"has {value.size} numbers", max_values)
+    else:
+        plain = isinstance(value, list) and bool(value) and type(value[0]) in _NUMBERS
+        value = [value] if plain else value
         # Looked through before NumPy does: of one long text among many empty ones it would make a huge array.
         if not isinstance(value, list) or not value or not all(type(row) is list for row in value):
             raise _refused(field, f"is {_shown(value)}; {allowed}, as a list of rows")
@@ -150,11 +156,10 @@ def _series(value: Any, channels: int | None, max_values: int, field: str) -> ND
                 other = next(item for item in row if type(item) not in _NUMBERS)
                 raise _refused(field, f"holds {_shown(other)} at {time}; {allowed}")
         try:
-            value = np.asarray(value, np.float64)
+            value = np.asarray(value[0] if plain else value, np.float64)
         except OverflowError:
             raise _refused(field, f"holds a whole number beyond all floats; {allowed}") from None
-    elif value.size > max_values:
-        raise _too_large(field, f"has {value.size} numbers", max_values)
+    value = as_series(value, channels)
     if channels is not None and value.ndim == 2 and value.shape[1] != channels:
         raise _refused(field, f"has {value.shape[1]} channels; allowed: {channels}")
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 from fogtune.platform.aggregation import Tensors
 from fogtune.platform.errors import InputError
 from fogtune.platform.model.m3t import M3TModel
-from fogtune.platform.model.rows import Versions
+from fogtune.platform.model.rows import Index, Versions
 
 from .registry import Entry, read_module
 
@@ -82,7 +82,7 @@ class ModuleStore:
         return {
             module: Versions(
                 self._slabs[module].tensors,
-                [self._slabs[module].slot(_key(modules[module])) if module in modules else 0 for modules in rows],
+                Index(self._slabs[module].slot(_key(modules[module])) if module in modules else 0 for modules in rows),
             )
             for module in used
         }

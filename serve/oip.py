@@ -9,7 +9,8 @@ docs/protocol/extension_binary_data.md and extension_classification.md. No HTTP 
     text        BYTES [n] or [n, 1], UTF-8                classification  scores FP32 [n, O], label BYTES [n, 1]
     image       BYTES [n] or [n, 1], files (in JSON       multilabel      the same, labels joined by ","
                 base64), or UINT8 [n, H, W, 3], RGB       regression      value FP32 [n, 1]
-    series      any number [n, T, C]
+    series      any number [n, T, C], or [n, C] for one
+                step each, or [n, T] where C is 1
 
 Legend: n samples, O outputs, T steps, C channels.
 """
@@ -210,13 +211,13 @@ def outputs_of(task: TaskInfo) -> list[Described]:
 _READS = {
     "text": "BYTES [n] or [n, 1]",
     "image": "BYTES [n] or [n, 1], or UINT8 [n, H, W, 3]",
-    "series": "FP32 (or another kind of numbers) [n, T, C]",
+    "series": "FP32 (or another kind of numbers) [n, T, C] or [n, C]",
 }
 
 
 def _readable(declared: Input, tensor: Tensor) -> bool:
     if declared.kind == "series":
-        return tensor.datatype not in ("BYTES", "BOOL") and len(tensor.shape) == 3
+        return tensor.datatype not in ("BYTES", "BOOL") and len(tensor.shape) in (2, 3)
     if declared.kind == "image" and tensor.datatype == "UINT8":
         return len(tensor.shape) == 4 and tensor.shape[3] == 3
     return tensor.datatype == "BYTES" and tensor.shape[1:] in ((), (1,))

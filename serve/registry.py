@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from fogtune.platform.aggregation import Tensors
-from fogtune.platform.config import Config, SeriesEncoder
+from fogtune.platform.config import Config, FeaturesEncoder, SeriesEncoder
 from fogtune.platform.config.load import load_config
 from fogtune.platform.errors import InputError
 from fogtune.platform.topology import Tree
@@ -155,7 +155,7 @@ class Registry:
         encoder = self.config.model.encoders.get(modality)
         if encoder is None:
             return Input(modality, "text", None)
-        if isinstance(encoder, SeriesEncoder):
+        if isinstance(encoder, SeriesEncoder | FeaturesEncoder):
             return Input(modality, "series", encoder.channels)
         return Input(modality, "image", None)
 

@@ -88,7 +88,8 @@ class PredictRequest(Body):
     inputs: Annotated[list[dict[str, Any]], FailFast()] = Field(
         min_length=1, examples=[[{"text": "what shape is in the image?", "image": "<base64>"}]]
     )
-    """Modality -> text; image: base64 of a PNG, JPEG or WebP file; series: T rows of C numbers. null: missing."""
+    """Modality -> text; image: base64 of a PNG, JPEG or WebP file; series: T rows of C numbers, or a plain list: one
+    row, or all rows of one number. null: missing."""
 
 
 class Prediction(BaseModel):

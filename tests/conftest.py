@@ -46,6 +46,12 @@ settings.load_profile("fogtune")
 MakeRun = Callable[..., RunDirectory]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests compute they keep for one another, and not in the user's cache; Ray's workers inherit it."""
+    os.environ["FOGTUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def record() -> Callable[..., RoundRecord]:
     """Makes a record; in even rounds an update is lost, round 1 is not evaluated."""

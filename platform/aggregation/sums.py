@@ -20,7 +20,7 @@ value beyond 2**20 = 1e6 has diverged; it is refused where it enters, before it 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +38,9 @@ LARGEST_VALUE = float(1 << 20)
 """Largest magnitude of a value in a contribution."""
 LARGEST_TOTAL = (1 << 63) - 1
 """Largest magnitude of an entry of a sum: int64."""
+
+_AT_ONCE = 2**18
+"""Values that are added at once: so many stay in a processor's cache."""
 
 Reason = Literal["not finite", "too large", "bad weight", "layout differs", "duplicate sender", "forms differ"]
 
@@ -70,6 +73,14 @@ class SumOverflow(FogTuneError):
             f"the sum of {self.contributors} updates over {self.weight} samples may reach {self.bound / SCALE:.3g}, "
             f"the exact sum holds less than {LARGEST_TOTAL / SCALE:.3g}"
         )
+
+
+class RowsRejected(FogTuneError):
+    """Some of several contributions cannot be added; `ModuleSum.of` says of each why."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(rows)
+        self.rows = tuple(rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +117,39 @@ class ModuleSum:
             bound = max(bound, magnitude * weight)
         total = {name: tensor.long() * weight for name, tensor in rounded.items()}
         return cls(total, weight, contributors, bound)
+
+    @classmethod
+    def of_rows(cls, rows: torch.Tensor, weights: Sequence[int], shapes: Mapping[str, torch.Size]) -> ModuleSum:
+        """The sum of several contributions at once: the very bits of the sum of `of` each.
+
+        Args:
+            rows: (K, n), the tensors of each contributor one behind the other, in the order of `shapes`.
+            weights: samples of each.
+            shapes: name -> shape.
+
+        Raises RowsRejected, SumOverflow.
+        """
+        weights = [operator.index(weight) for weight in weights]
+        factors = torch.tensor(weights, dtype=torch.float64)
+        total = torch.empty(rows.shape[1], dtype=torch.float64)
+        largest = torch.zeros(len(rows))
+        width = max(1, _AT_ONCE // len(rows))
+        for part in (slice(start, start + width) for start in range(0, rows.shape[1], width)):
+            rounded = _fixed_point(rows[:, part])
+            largest = torch.maximum(largest, rounded.abs().amax(1))
+            torch.mv(rounded.double().t(), factors, out=total[part])
+        magnitudes = largest.tolist()
+        bad = [i for i, (at, weight) in enumerate(zip(magnitudes, weights, strict=True)) if not _fits(at, weight)]
+        if bad:
+            raise RowsRejected(bad)
+        bound = sum(max(int(at) * weight, weight) for at, weight in zip(magnitudes, weights, strict=True))
+        if bound > LARGEST_TOTAL:
+            raise SumOverflow(bound, sum(weights), len(weights))
+        # Below 2**53 every partial sum is an integer that float64 holds, in whatever order it was added up.
+        whole = total.long() if bound < 2**53 else _sum_of_integers(rows, weights)
+        parts = torch.split(whole, [shape.numel() for shape in shapes.values()])
+        named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return cls({name: named[name] for name in sorted(named)}, sum(weights), len(weights), bound)
 
     def __add__(self, other: ModuleSum) -> ModuleSum:
         """Sum of both. Raises UpdateRejected where names or shapes differ, SumOverflow beyond the range of int64."""
@@ -154,6 +198,25 @@ def require_usable(tensors: Mapping[str, torch.Tensor], weight: int) -> int:
                 "too large", name, f"magnitude {magnitude:.3g}, at most {LARGEST_VALUE:.3g} is allowed"
             )
     return weight
+
+
+def _fits(magnitude: float, weight: int) -> bool:
+    """Whether `ModuleSum.of` takes a contribution whose largest entry is this, in fixed point; false for NaN."""
+    most = min(LARGEST_VALUE * SCALE, LARGEST_TOTAL // max(1, weight))
+    return 1 <= weight <= LARGEST_TOTAL and magnitude <= most
+
+
+def _fixed_point(values: torch.Tensor) -> torch.Tensor:
+    """float32 -> the integers nearest to value * 2**32, ties to even, as float32. Exact: beyond 2**24 every
+    float32 is an integer."""
+    return (values * float(SCALE)).round_()
+
+
+def _sum_of_integers(rows: torch.Tensor, weights: Sequence[int]) -> torch.Tensor:
+    total = torch.zeros(rows.shape[1], dtype=torch.int64)
+    for row, weight in zip(rows, weights, strict=True):
+        total.add_(_fixed_point(row).long(), alpha=weight)
+    return total
 
 
 def require_same_layout(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:

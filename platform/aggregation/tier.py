@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fogtune.platform.config import Config, FedAvg, Rule, TrimmedMean
 from fogtune.platform.modules import is_statistics
@@ -60,14 +61,20 @@ class TierLogic:
     ownership: Ownership
     node: str
 
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Those that the node has versions of: what its subtree owns, but for personal ones, in order."""
+        tier = self.tree[self.node].tier
+        return tuple(m for m in self.ownership.subtree_modules(self.node) if self.ownership.reaches(m, tier))
+
     def initial(self, tensors: Mapping[str, Tensors]) -> TierState:
         """The state before round 1: the modules that the subtree owns, but for personal ones.
 
         Args:
-            tensors: module -> its initial version, of the modules of this subtree at least.
+            tensors: module -> its initial version; modules that are not among them do not lie here.
         """
         tier = self.tree[self.node].tier
-        kept = [m for m in self.ownership.subtree_modules(self.node) if self.ownership.reaches(m, tier)]
+        kept = [module for module in self.modules if module in tensors]
         return TierState(
             versions={module: tensors[module] for module in kept},
             rules={m: initial_state(self._rule(m), tensors[m]) for m in kept if self.ownership.scope(m) == tier},
@@ -80,7 +87,7 @@ class TierLogic:
         """Close a round.
 
         Args:
-            state: the node's.
+            state: the node's; of modules that only pass through, it need not have the versions.
             round_number: decides with the modules' cadences which of them go up.
             update: the sum of what the children sent.
             held_back: modules that do not go up all the same.
@@ -90,9 +97,7 @@ class TierLogic:
         upward: dict[str, ModuleSum | HeldUpdates] = {}
         changed = []
         moved: dict[str, float] = {}
-        for module in self.ownership.subtree_modules(self.node):
-            if module not in versions:  # personal
-                continue
+        for module in self.modules:
             arrived = update.modules.get(module)
             total = self._reduced(arrived) if isinstance(arrived, HeldUpdates) else arrived
             if self.ownership.goes_up(module, tier, round_number) and module not in held_back:
@@ -106,9 +111,7 @@ class TierLogic:
             if self.ownership.scope(module) != tier:
                 rule = average_rule(rule)
                 pending[module] = total
-            begins = self.ownership.begins_of
-            below = set(self.ownership.owners_of[module]).intersection(self.tree.leaves(self.node))
-            share = total.contributors / sum(begins[device][module] <= round_number for device in below)
+            share = total.contributors / self.ownership.owners_below(self.node, module, round_number)
             versions[module], rule_state = apply_rule(
                 rule, versions[module], total.mean(), rules.get(module, {}), share
             )

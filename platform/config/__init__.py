@@ -30,7 +30,7 @@ from .federation import (
     Scaffold,
     TrimmedMean,
 )
-from .model import Adapter, Backbone, Encoder, Experts, ImageEncoder, Model, Prompts, SeriesEncoder
+from .model import Adapter, Backbone, Encoder, Experts, FeaturesEncoder, ImageEncoder, Model, Prompts, SeriesEncoder
 from .network import (
     D2D,
     Backhaul,
@@ -49,10 +49,10 @@ from .topology import CountedTopology, DeviceGroup, ListedTopology, PlacedTopolo
 
 __all__ = [
     "D2D", "Adapter", "Adaptive", "Backbone", "Backhaul", "Compression", "Config", "CountedTopology", "DeviceClass",
-    "DeviceGroup", "DirichletPartition", "EmbeddedSource", "Encoder", "Evaluation", "Execution", "Experts", "FedAdam",
-    "FedAvg", "FedAvgM", "FedProx", "FedYogi", "Federation", "FolderSource", "FrequencyScaled", "HeldOut",
-    "HuggingFaceSource", "IidPartition", "ImageEncoder", "ListedTopology", "Local", "LogDistance", "Median", "Model",
-    "ModulePolicy", "NaturalPartition", "Network", "Output", "PaperChannel", "Partition", "PlacedTopology", "Placement",
-    "Power", "Prompts", "Quantise", "Radio", "Rule", "Scaffold", "SeriesEncoder", "ShardPartition", "Skip", "Source",
-    "Task", "ThreeGpp", "Tier", "TopK", "Topology", "TrimmedMean",
+    "DeviceGroup", "DirichletPartition", "EmbeddedSource", "Encoder", "Evaluation", "Execution", "Experts",
+    "FeaturesEncoder", "FedAdam", "FedAvg", "FedAvgM", "FedProx", "FedYogi", "Federation", "FolderSource",
+    "FrequencyScaled", "HeldOut", "HuggingFaceSource", "IidPartition", "ImageEncoder", "ListedTopology", "Local",
+    "LogDistance", "Median", "Model", "ModulePolicy", "NaturalPartition", "Network", "Output", "PaperChannel",
+    "Partition", "PlacedTopology", "Placement", "Power", "Prompts", "Quantise", "Radio", "Rule", "Scaffold",
+    "SeriesEncoder", "ShardPartition", "Skip", "Source", "Task", "ThreeGpp", "Tier", "TopK", "Topology", "TrimmedMean",
 ]  # fmt: skip

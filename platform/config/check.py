@@ -26,7 +26,9 @@ from .check_model import (
     experts_suffice,
     inputs_have_encoders,
     kernels_are_odd,
+    nothing_rides_on_no_backbone,
     text_has_no_encoder,
+    width_is_of_one_thing,
 )
 from .check_network import gossip_has_modules, network_can_be_built, sharing_has_ways
 from .check_population import (
@@ -67,7 +69,9 @@ _OF_CONFIG = (
     held_out_groups_exist,
     tasks_suit_groups,
     inputs_are_collected,
+    width_is_of_one_thing,
     text_has_no_encoder,
+    nothing_rides_on_no_backbone,
     inputs_have_encoders,
     encoders_have_owners,
     kernels_are_odd,

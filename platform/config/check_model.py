@@ -10,6 +10,30 @@ from .root import Config
 TEXT = "text"
 
 
+def width_is_of_one_thing(config: Config) -> None:
+    """The width of tokens is the backbone's, or what the configuration says where there is none."""
+    model = config.model
+    if model.backbone is None and model.width is None:
+        raise InputError("model.width", "null given without a backbone; allowed: 1 or more")
+    if model.backbone is not None and model.width is not None:
+        raise InputError("model.width", f"{model.width} given; allowed with a backbone: null, the width is its own")
+
+
+def nothing_rides_on_no_backbone(config: Config) -> None:
+    """Adapters are in the backbone's blocks, experts behind them, and it is what encodes text."""
+    model = config.model
+    if model.backbone is not None:
+        return
+    if model.adapter is not None:
+        raise InputError("model.adapter", f"rank {model.adapter.rank} given; allowed without a backbone: null")
+    if model.experts is not None:
+        raise InputError("model.experts", f"count {model.experts.count} given; allowed without a backbone: null")
+    for name, task in config.tasks.items():
+        if TEXT in task.inputs:
+            problem = f"{TEXT!r} given, which a backbone encodes; allowed without one: {listed(model.encoders)}"
+            raise InputError(f"tasks.{name}.inputs.{task.inputs.index(TEXT)}", problem)
+
+
 def text_has_no_encoder(config: Config) -> None:
     """The backbone encodes text itself."""
     if TEXT in config.model.encoders:
@@ -22,7 +46,7 @@ def inputs_have_encoders(config: Config) -> None:
     for name, task in config.tasks.items():
         for i, modality in enumerate(task.inputs):
             if modality != TEXT and modality not in config.model.encoders:
-                have = listed([TEXT, *config.model.encoders])
+                have = listed([*([TEXT] if config.model.backbone else []), *config.model.encoders])
                 problem = f"{modality!r} has no encoder; allowed: {have}, or add model.encoders.{modality}"
                 raise InputError(f"tasks.{name}.inputs.{i}", problem)
 

@@ -112,7 +112,8 @@ class HuggingFaceSource(_Source):
 class FolderSource(_Source):
     """A folder of the user's own with a `metadata.jsonl` or `metadata.csv`, one sample a row.
 
-    Values of modality columns are text, or paths below the folder: images (png, jpg), series (npy or csv, T x C).
+    Values of modality columns are text, or paths below the folder: images (png, jpg), series (npy or csv, T x C) or
+    vectors (npy, C).
     """
 
     kind: Literal["folder"]

@@ -94,7 +94,8 @@ def _option_allowed(option: Shape) -> str:
         return " | ".join(map(str, arguments))
     if origin in (tuple, dict):
         lengths = [length for item in option.constraints if (length := getattr(item, "min_length", None))]
-        return ", ".join([*(f"at least {length} of them" for length in lengths), *_number_bounds(arguments[-1])])
+        inner = arguments[0 if origin is tuple else 1]
+        return ", ".join([*(f"at least {length} of them" for length in lengths), *_number_bounds(inner)])
     if option.annotation in (int, float):
         return ", ".join(
             f"{words} {bound}"
@@ -106,6 +107,6 @@ def _option_allowed(option: Shape) -> str:
 
 
 def _number_bounds(annotation: object) -> list[str]:
-    """Bounds on the numbers in a mapping, such as the cadences."""
+    """Bounds on the numbers in a list or in a mapping, such as the cadences."""
     shapes = options(Shape(annotation))
     return [f"each {_option_allowed(shape)}" for shape in shapes if shape.annotation in (int, float)]

@@ -21,19 +21,32 @@ class Evaluation(Section):
 
 
 class Execution(Section):
-    """How the work is spread over processes; but for `matmul`, none of it changes a single bit of the result."""
+    """How the work is done; but for `fused_devices`, `precision` and `matmul`, nothing of it changes the result."""
 
     runner: Literal["ray", "local"] = "ray"
     """`ray`: actors; `local`: this process, one device after the other."""
     devices_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Devices that share one host process and its backbone; `auto`: as many hosts as the cluster has processors."""
+    nodes_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Nodes of a tier between cloud and devices that share one process; `auto`: one each while they are at most twice
+    as many as the cluster has processors, else about as many processes as processors."""
+    host_retries: int = Field(default=1, ge=0)
+    """How often a round asks a host again that has died, with the same result; after that its updates are lost."""
+    fused_devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Devices of a group that train together, in one pass through what they share; results differ by rounding. `auto`:
+    8, or 32 where there is no backbone, fewer of a large model; 1: one after the other."""
     address: str | None = None
     """Ray cluster to join (`auto`, `host:6379`, `ray://host:10001`); null starts one here and stops it after."""
     prefix_cache_bytes: int = Field(default=2**31, ge=0)
-    """Memory a host may keep frozen prefixes in; what does not fit is computed again each time."""
+    """Memory a host may keep frozen prefixes in; what does not fit is read from disk, or computed, each time."""
+    prefix_disk_bytes: int = Field(default=2**32, ge=0)
+    """Disk that prefixes of all runs may take in the user's cache (`$FOGTUNE_CACHE`, `$XDG_CACHE_HOME/fogtune` or
+    `~/.cache/fogtune`), from which later runs read them; those used longest ago make room. 0 keeps none there."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of products in the fusion blocks; with bf16, what is trained, what is summed and norms stay fp32."""
     matmul: Literal["auto", "default", "onednn"] = "auto"
-    """Library of fp32 products with frozen weights; `auto` is oneDNN on AMD processors (2.2 times as fast there). They
-    round differently: for the same bits on machines of different kinds, name one."""
+    """Library of fp32 products; `auto` is oneDNN on AMD processors (2.2 times as fast there). They round differently:
+    for the same bits on machines of different kinds, name one."""
 
 
 class Output(Section):
@@ -41,6 +54,9 @@ class Output(Section):
 
     directory: str = "runs"
     """Runs are written to `<directory>/<run-id>`."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Every how many rounds all state is written, from which a run is resumed; the last round always is. Until then
+    rounds and ledger rows may be lost with the machine: they are made again, to the same bits."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """The newest so many are kept."""
     publish_every: int = Field(default=1, ge=1)

@@ -17,8 +17,9 @@ class Local(Section):
     """Passes over its training part; with 0.5 a round takes one half of it and the next round the other."""
     batch_size: int = Field(default=16, ge=1)
     """Samples a step."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Made anew each round; nothing of it is kept or sent."""
+    optimizer: Literal["adamw", "sgd", "none"] = "adamw"
+    """Made anew each round; nothing of it is kept or sent. With `none` nothing is trained: each device sends back what
+    it got, with its weight, to measure what a federation costs beside the training."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Step size after warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"

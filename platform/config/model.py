@@ -44,7 +44,20 @@ class SeriesEncoder(Section):
     """Samples that a convolution sees (odd)."""
 
 
-Encoder = Annotated[ImageEncoder | SeriesEncoder, Field(discriminator="kind")]
+class FeaturesEncoder(Section):
+    """Trained linear layers over a vector of numbers, each with a ReLU; of a series, over each step alone: T tokens."""
+
+    kind: Literal["features"] = "features"
+    """Features."""
+    channels: int = Field(ge=1)
+    """Numbers of a vector, or channels of a series."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Widths of hidden layers; the last layer's is the model's."""
+    standardise: bool = True
+    """Inputs are standardised by the federation's statistics; false where they are already."""
+
+
+Encoder = Annotated[ImageEncoder | SeriesEncoder | FeaturesEncoder, Field(discriminator="kind")]
 
 
 class Adapter(Section):
@@ -89,8 +102,10 @@ class Experts(Section):
 class Model(Section):
     """The multi-modal multi-task model that the federation fine-tunes."""
 
-    backbone: Backbone = Backbone()
-    """The shared pretrained transformer."""
+    backbone: Backbone | None = Backbone()
+    """The shared pretrained transformer; null for none: encoders' tokens go straight to pooling and heads."""
+    width: int | None = Field(default=None, ge=1)
+    """Width of tokens where there is no backbone; with one it is the backbone's."""
     encoders: dict[Name, Encoder] = Field(default_factory=dict)
     """Modality -> encoder; text needs none (the backbone's embedding and lower blocks are its encoder)."""
     adapter: Adapter | None = Adapter()

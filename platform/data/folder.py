@@ -24,7 +24,7 @@ from ..config import FolderSource
 from ..errors import InputError
 from .columns import LazyColumn
 from .table import Label, Raw, Table
-from .values import image_pixels, label_value, series_values
+from .values import channels_of, image_pixels, label_value, series_values
 from .wording import listed, quoted
 
 _T = TypeVar("_T")
@@ -38,8 +38,9 @@ def load_folder(source: FolderSource, where: str) -> Table:
 
     Raises:
         InputError: The folder, its metadata, a column or a file does not exist; a path leaves the folder; an image or
-            a series cannot be read; series have other shapes than (T, C) with one C, or numbers that are not finite;
-            a value is missing. Pixels are decoded at the access, so a damaged image with an intact header raises then.
+            a series cannot be read; series have other shapes than (T, C) with one C or (N,), or numbers that are not
+            finite; a value is missing. Pixels are decoded at the access, so a damaged image with an intact header
+            raises then.
     """
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
@@ -173,7 +174,7 @@ def _all_series(paths: Sequence[Path], values: Sequence[str], where: str) -> lis
     series: list[Raw] = []
     for number, path in enumerate(paths, 1):
         one = _explained(partial(_read_series, path, channels), number, values[number - 1], where)
-        channels = one.shape[1]
+        channels = channels_of(one)
         series.append(one)
     return series
 

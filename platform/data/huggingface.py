@@ -1,7 +1,8 @@
 """Hugging Face datasets as tables: from the hub by name, or offline from a directory that `save_to_disk` wrote.
 
 Samples stay in the dataset (memory-mapped Arrow) and are decoded when somebody asks for the row; labels and groups are
-read at once. Columns may be text, images, or lists of numbers: T x C, or T for a series of one channel.
+read at once. Columns may be text, images, or lists of numbers: T x C of a series; C of a vector, or T of a series of
+one channel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..config import HuggingFaceSource
 from ..errors import InputError
 from .columns import LazyColumn
 from .table import Label, Raw, Table
-from .values import image_pixels, label_value, series_values
+from .values import channels_of, image_pixels, label_value, series_values
 from .wording import listed
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def load_huggingface(source: HuggingFaceSource, where: str) -> Table:
     """Load a Hugging Face dataset. `where` is how messages name the source: `sources.vqa`.
 
     The table's split `train` is the source's `train_split`; a split that `held_out` names is there besides. Images
-    are (H, W, 3), series (T, C) float32, class labels their names, other labels as `label_value` reads them.
+    are (H, W, 3), series (T, C) and plain lists (N,) float32, class labels their names, other labels as `label_value`
+    reads them.
 
     Raises:
         InputError: The dataset, a split or a column does not exist, a column is of a kind that cannot be used, or a
@@ -158,7 +160,7 @@ def _modality(dataset: Dataset, column: str, where: str) -> LazyColumn:
             read = partial(_image, one.cast_column(column, Image(decode=True)).with_format(None), column, where)
         case List() | LargeList() | Array2D():
             numbers = one.with_format(None)
-            channels = _series(numbers, column, where, None, 0).shape[1]
+            channels = channels_of(_series(numbers, column, where, None, 0))
             read = partial(_series, numbers, column, where, channels)
         case feature:
             problem = f"column {column!r} is {_first_line(feature)}; allowed: text, images, lists of numbers"
@@ -191,8 +193,6 @@ def _image(dataset: Dataset, column: str, where: str, row: int) -> NDArray[np.ui
 def _series(dataset: Dataset, column: str, where: str, channels: int | None, row: int) -> NDArray[np.float32]:
     value = _value(dataset, column, where, row)
     try:
-        if value and not isinstance(value[0], list):
-            value = [[number] for number in value]
         return series_values(value, channels)
     except ValueError as error:
         raise InputError(where, f"row {row} of column {column!r} {error}") from None

@@ -5,8 +5,8 @@ and angular rate in rad/s (wx, wy, wz). They are cut into windows of 128 samples
 only: 3,605 of them, 226 to 433 a subject. Neighbours of one recording overlap by half.
 
 The package holds them as a pickle, and a pickle runs code when it is read. So its SHA-256 is checked first, and what
-it holds is kept as a plain .npz in the cache directory, $FOGTUNE_CACHE or ~/.cache/fogtune; where nothing can be
-written there, the pickle is read each time.
+it holds is kept as a plain .npz in the user's cache (platform/user_cache.py); where nothing can be written there, the
+pickle is read each time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..user_cache import user_cache
 from .assets import asset_bytes
 from .table import Table
 
@@ -73,7 +74,7 @@ def load_seglearn() -> Table:
 
 
 def _recordings() -> _Recordings:
-    directory = _cache_directory()
+    directory = user_cache()
     if directory is None:
         return _unpickle()
     path = directory / f"seglearn-{_SHA256[:12]}.npz"
@@ -95,14 +96,6 @@ def _unpickle() -> _Recordings:
         side=np.array(_SIDES)[data["side"].astype(int)],
         subject=data["subject"].astype(str),
     )
-
-
-def _cache_directory() -> Path | None:
-    if configured := os.environ.get("FOGTUNE_CACHE"):
-        return Path(configured).expanduser()
-    with suppress(RuntimeError):  # an account without a home directory
-        return Path.home() / ".cache" / "fogtune"
-    return None
 
 
 def _read(path: Path) -> _Recordings:

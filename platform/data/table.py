@@ -15,7 +15,8 @@ Label = str | float | tuple[str, ...]
 """A class, a number, or the set of labels that hold: for classification, regression, multi-label."""
 
 Raw = str | NDArray[np.uint8] | NDArray[np.float32]
-"""A sample of one modality: a text, an image (H, W, 3) uint8, or a series (T, C) float32."""
+"""A sample of one modality: a text, an image (H, W, 3) uint8, a series (T, C) float32, or a plain list (N,) float32,
+which is one step of a series, or all steps of a series of one channel."""
 
 
 @dataclass(frozen=True)

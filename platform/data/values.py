@@ -35,23 +35,35 @@ def image_pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def series_values(value: Any, channels: int | None = None) -> NDArray[np.float32]:
-    """A series as (T, C) float32; `channels` is the C that it must have, None for any."""
+    """A series as (T, C) float32, or a plain list as (N,); `channels` is the C that it must have, None for any."""
     try:
         array = np.asarray(value)
     except ValueError:
         raise ValueError("has rows of unequal length; allowed: T x C numbers") from None
     if array.dtype.kind not in "fiu":
         raise ValueError(f"holds {array.dtype} values; allowed: T x C numbers")
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"has shape {array.shape}; allowed: (T, C), neither of them 0")
-    if channels is not None and array.shape[1] != channels:
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise ValueError(f"has shape {array.shape}; allowed: (T, C) or (N,), none of them 0")
+    if channels is not None and array.ndim == 2 and array.shape[1] != channels:
         raise ValueError(f"has {array.shape[1]} channels; allowed: {channels}, as in the first row")
     with np.errstate(over="ignore"):
         series = array.astype(np.float32)
     if not np.isfinite(series).all():
-        time, channel = np.argwhere(~np.isfinite(series))[0]
-        raise ValueError(f"holds {array[time, channel]} at [{time}, {channel}]; allowed: finite 32-bit numbers")
+        where = np.argwhere(~np.isfinite(series))[0].tolist()
+        raise ValueError(f"holds {array[tuple(where)]} at {where}; allowed: finite 32-bit numbers")
     return series
+
+
+def as_series(values: NDArray[Any], channels: int | None) -> NDArray[Any]:
+    """What `channels` make of a plain list (N,): one step, or N steps of one channel; of other shapes nothing."""
+    if values.ndim != 1:
+        return values
+    return values[:, None] if channels == 1 else values[None]
+
+
+def channels_of(series: NDArray[np.float32]) -> int | None:
+    """C of a series (T, C); None of a plain list, whose length may be anything."""
+    return series.shape[1] if series.ndim == 2 else None
 
 
 def label_value(value: Any) -> Label:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from fogtune.platform.aggregation import Update, unfixed
 from fogtune.platform.model.heads import HEADS
 from fogtune.platform.network.actions import Action, Cost, spent
-from fogtune.platform.run.record import LINKS, LedgerRow, RoundRecord
+from fogtune.platform.run.record import LINKS, RoundRecord
+from fogtune.platform.run.rows import LedgerRows, RowsWriter
 
 from .cooperation import Cooperation, Disagreement
 from .coordinator import Coordinator
@@ -18,14 +19,17 @@ from .script import Moves
 Sums = Mapping[tuple[str, str], Mapping[str, int]]
 """(task, variant) -> exact metric sums over held-out data."""
 
+_COMPUTATION = {"*": 0}
+"""What the row of a computation has for modules."""
+
 
 @dataclass(frozen=True)
 class Booked:
     """What a round cost."""
 
-    rows: list[LedgerRow]
+    rows: LedgerRows
     ready_s: dict[str, float]
-    """Node -> virtual time at which it can begin the next round; empty without a network."""
+    """Node that took part -> virtual time at which it can begin the next round; empty without a network."""
     virtual_time_s: float | None
     """By which the round has moved the end of the latest node; null without a network."""
     energy_j: float | None
@@ -62,13 +66,12 @@ class Accountant:
         moves = Moves(sent, upward, adopted, cooperation)
         script = costs.script(plan.round, plan.orders, moves, plan.first, state.trained)
         taken, ready_s = costs.play(plan.round, script, state.ready_s)
+        rows = _rows(plan.round, script.actions, taken)
         if costs.network is None:
-            rows = [row for action in script.actions for row in _rows(plan.round, action, None)]
             return Booked(rows, {}, None, None, {})
-        rows = [row for pair in zip(script.actions, taken, strict=True) for row in _rows(plan.round, *pair)]
-        moved_s = max(ready_s.values(), default=0.0) - max(state.ready_s.values(), default=0.0)
+        moved_s = max(state.latest_s, *ready_s.values()) - state.latest_s
         joules = spent(script, taken)
-        of_devices = {device: joules[device] for device in self._coordinator.tree.devices if device in joules}
+        of_devices = {node: some for node, some in joules.items() if self._coordinator.tree.is_device(node)}
         return Booked(rows, ready_s, moved_s, sum(joules.values()), of_devices)
 
     def record(
@@ -93,12 +96,7 @@ class Accountant:
             wall_s: seconds that the round took here.
         """
         lost = len(plan.orders) - sum(report.error is None for report in reports)
-        moved: dict[str, int] = {}
-        links = dict.fromkeys(LINKS, 0)
-        for row in booked.rows:
-            if row.kind != "compute":
-                moved[row.module] = moved.get(row.module, 0) + row.bytes
-                links[row.kind] += row.bytes
+        links, moved = booked.rows.sums(LINKS)
         tasks = self._coordinator.config.tasks
         seen = {task: total.metrics.get(f"samples/{task}", 0) for task in tasks}
         return RoundRecord(
@@ -135,20 +133,24 @@ class Accountant:
         return result
 
 
-def _rows(round_number: int, action: Action, cost: Cost | None) -> Iterator[LedgerRow]:
-    """A computation is one row. Modules that travel together share time and energy by their bytes, in their order."""
-    total = sum(action.modules.values())
+def _rows(round_number: int, actions: Sequence[Action], taken: Sequence[Cost]) -> LedgerRows:
+    """A computation is one row, and so is a module that goes to one receiver."""
+    writer = RowsWriter(round_number)
+    for i, action in enumerate(actions):
+        modules = action.modules or _COMPUTATION
+        costs = _shares(action, modules, taken[i]) if taken else None
+        writer.add(action.kind, action.source, action.targets, modules, action.hops, action.lost, costs)
+    return writer.rows()
+
+
+def _shares(action: Action, modules: Mapping[str, int], cost: Cost) -> Iterator[tuple[float, float, float]]:
+    """Start, seconds and joules of each target's modules: those that travel together share time and energy by their
+    bytes, in their order."""
+    total = sum(modules.values())
     for target in action.targets:
-        before = 0
-        for module, size in action.modules.items() or [("*", 0)]:
-            start_s = seconds = joules = None
-            if cost is not None:
-                share = size / total if total else 1.0
-                start_s = cost.start_s + (cost.seconds * before / total if total else 0.0)
-                joules = share * (cost.sender_j / len(action.targets) + cost.receiver_j[target])
-                seconds = share * cost.seconds
-            ends = (action.source, target)
-            yield LedgerRow(
-                round_number, action.kind, *ends, module, size, action.hops, start_s, seconds, joules, action.lost
-            )
+        before, joules = 0, cost.sender_j / len(action.targets) + cost.receiver_j[target]
+        for size in modules.values():
+            share = size / total if total else 1.0
+            start_s = cost.start_s + (cost.seconds * before / total if total else 0.0)
+            yield start_s, share * cost.seconds, share * joules
             before += size

@@ -9,7 +9,7 @@ A runner asks `plan`, carries orders and updates about, and tells the coordinato
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +24,7 @@ from .adaptive import choose_cadences
 from .cooperation import Cooperation, cooperation
 from .costs import RoundCosts
 from .decisions import Devices, decide
-from .holdings import Holdings
+from .holdings import Fetching, Holdings
 from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
 from .state import CoordinatorState
 
@@ -39,6 +39,7 @@ class Coordinator:
         self.setup = setup
         self.costs = RoundCosts(config, self.tree, self.ownership, setup)
         self._holdings = Holdings(self.tree, self.ownership)
+        self._all_experts = tuple(range(config.model.experts.count)) if config.model.experts else ()
         self.state = state or self._holdings.at_the_start()
 
     def plan(self, round_number: int) -> RoundPlan:
@@ -50,17 +51,18 @@ class Coordinator:
         config = self.config
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
         first = self._holdings.lacking(self.state, round_number)
-        orders = tuple(self._order(device, round_number, first) for device in self._participants(round_number))
+        orders = self._orders(round_number, first)
         personal = due and config.evaluation.personal
         held_back, chosen = self._held_back(round_number)
         plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
         network = self.costs.network
         if network is None:
             return plan
-        state, joined = self.state, self._holdings.joined(round_number)
-        d2d = network.network.d2d
-        having = self._holdings.having(state, joined, first) if d2d is not None and d2d.share else {}
-        devices = Devices(frozenset(joined), having, state.headed, state.spent_j, state.trained)
+        state, d2d = self.state, network.network.d2d
+        # Devices that do not take part matter only where they may help those that do.
+        awake = [order.device for order in orders] if d2d is None else self._holdings.joined(round_number)
+        having = self._holdings.having(state, awake, first) if d2d is not None and d2d.share else {}
+        devices = Devices(frozenset(awake), having, state.headed, state.spent_j, state.trained)
         cooperating = partial(self._largest_cooperation, round_number)
         decided = decide(self.costs, network, plan, state.ready_s, devices, cooperating)
         links = cooperating(decided.orders).links
@@ -73,6 +75,8 @@ class Coordinator:
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
         failed = {report.device for report in reports if report.error is not None}
+        if not failed:
+            return list(reports)
         heads = {o.device: o.head for o in plan.orders if o.head in failed and o.head != o.device}
         return [
             DeviceReport(report.device, f"its head {heads[report.device]} failed")
@@ -132,13 +136,14 @@ class Coordinator:
 
         Args:
             plan: the round's plan.
-            ready_s: node -> virtual time at which it can begin the next one.
+            ready_s: node that took part -> virtual time at which it can begin the next one.
             spent_j: device -> energy that it has spent in this one.
             moved: module -> relative change that this one has made to the cloud's version.
         """
         state = self.state
         state.round = plan.round
-        state.ready_s = dict(ready_s)
+        state.ready_s |= ready_s
+        state.latest_s = max(state.latest_s, *ready_s.values()) if ready_s else state.latest_s
         for device, joules in spent_j.items():
             state.spent_j[device] = state.spent_j.get(device, 0.0) + joules
         if adaptive := self.config.federation.adaptive:
@@ -150,9 +155,10 @@ class Coordinator:
             state.cadences = choose_cadences(state.moved, size, adaptive.budget, adaptive.longest)
         if self.costs.network:
             for order in plan.orders:
-                trained = state.trained.setdefault(order.device, {})
-                for load in self.setup.workloads[order.device]:
-                    trained[load.task] = trained.get(load.task, 0) + (load.begins <= plan.round)
+                trained = state.trained.get(order.device, {})
+                loads = self.setup.workloads[order.device]
+                more = {load.task: trained.get(load.task, 0) + (load.begins <= plan.round) for load in loads}
+                state.trained[order.device] = trained | more
         for head in {order.head for order in plan.orders if order.head}:
             state.headed[head] = state.headed.get(head, 0) + 1
 
@@ -196,20 +202,40 @@ class Coordinator:
             return devices
         generator = numpy_generator(self.config.seed, "participants", round_number)
         chosen = generator.choice(len(devices), size=max(1, round(share * len(devices))), replace=False)
-        return tuple(devices[i] for i in sorted(chosen))
+        chosen.sort()
+        return tuple(devices[i] for i in chosen.tolist())
 
-    def _order(self, device: str, round_number: int, first: Mapping[str, Sequence[str]]) -> DeviceOrder:
-        experts = self._experts(device, round_number)
-        idle = {f"expert/{k}" for k in self._all_experts() if k not in experts}
+    def _orders(self, round_number: int, first: Mapping[str, Sequence[str]]) -> tuple[DeviceOrder, ...]:
+        """Of all participants; devices that are alike share what their orders say."""
+        fetching = Fetching(self._holdings, self.state, first)
+        kinds: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        alike: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        orders = []
+        for device in self._participants(round_number):
+            experts = self._experts(device, round_number)
+            kind = self.tree[device].group, experts
+            if kind not in kinds:
+                kinds[kind] = self._modules(device, experts, round_number)
+            modules, upward = kinds[kind]
+            likeness = kind, fetching.likeness(device)
+            if likeness not in alike:
+                fetched, known = fetching.of(device, modules)
+                alike[likeness] = fetched, tuple(module for module in known if self.costs.as_changes(module))
+            fetched, changes = alike[likeness]
+            orders.append(DeviceOrder(device, modules, experts, fetched, upward, changes))
+        return tuple(orders)
+
+    def _modules(
+        self, device: str, experts: tuple[int, ...], round_number: int
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What a device with these experts trains, and what of it goes up."""
+        idle = {f"expert/{k}" for k in self._all_experts if k not in experts}
         modules = tuple(m for m in self._holdings.trained(device, round_number) if m not in idle)
-        fetched, known = self._holdings.fetched(self.state, device, modules, first)
-        upward = tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
-        changes = tuple(module for module in known if self.costs.as_changes(module))
-        return DeviceOrder(device, modules, experts, fetched, upward, changes)
+        return modules, tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
 
     def _experts(self, device: str, round_number: int) -> tuple[int, ...]:
         """Those used last, and some others to try; all of them the first time, and if none was used enough."""
-        every = self._all_experts()
+        every = self._all_experts
         used = self.state.experts.get(device)
         if not used or self.config.model.experts is None:
             return every
@@ -217,9 +243,6 @@ class Coordinator:
         generator = numpy_generator(self.config.seed, "explore", round_number, device)
         explored = generator.permutation(others)[: self.config.model.experts.explore]
         return tuple(sorted({*used, *(int(k) for k in explored)}))
-
-    def _all_experts(self) -> tuple[int, ...]:
-        return tuple(range(self.config.model.experts.count)) if self.config.model.experts else ()
 
 
 def _some(items: Sequence[str], separator: str) -> str:

@@ -71,12 +71,13 @@ class RoundCosts:
     def play(
         self, round_number: int, script: Script, ready_s: Mapping[str, float]
     ) -> tuple[list[Cost], dict[str, float]]:
-        """What each action of a script takes, and when each node can begin the next round; empty without a network."""
+        """What each action of a script takes, and when each node that it reaches can begin the next round; empty
+        without a network."""
         if self.network is None:
             return [], {}
         costs = self.network.costs(round_number, script, ready_s)
         ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
-        return costs, {**ready_s, **ends}
+        return costs, ends
 
     def as_changes(self, module: str) -> bool:
         """Whether new versions of the module go down as changes."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from fogtune.platform.config import Config
 from fogtune.platform.modules import modules_of_task
-from fogtune.platform.ownership import Ownership
-from fogtune.platform.topology import Tree
+from fogtune.platform.ownership import Kind, Ownership
+from fogtune.platform.topology import DEVICE, Tree
 
 from .messages import EvaluationJob, Setup
 
@@ -16,17 +16,20 @@ from .messages import EvaluationJob, Setup
 def variants(config: Config, tree: Tree, ownership: Ownership, task: str, round_number: int) -> tuple[str, ...]:
     """Nodes whose models are the task's global models: those of the lowest scope on the task's path, with devices below
     that execute it in this round."""
-    tiers = list(tree.tiers)
     lowest = max(
-        (tiers.index(ownership.scope(module)) for module in modules_of_task(config, task, config.tasks[task].inputs)),
+        (tree.tiers.index(ownership.scope(m)) for m in modules_of_task(config, task, config.tasks[task].inputs)),
         default=0,
     )
-    nodes: dict[str, None] = {}
-    for device in tree.devices:
-        if ownership.begins_of[device].get(f"head/{task}", math.inf) > round_number:
-            continue
-        nodes |= {n: None for n in tree.path_up(device) if tree[n].tier == tiers[lowest]}
-    return tuple(nodes)
+    executing = {group for group, kind in ownership.kinds.items() if _begins(kind, task) <= round_number}
+    if tree.tiers[lowest] == DEVICE:
+        return tuple(device for device in tree.devices if tree[device].group in executing)
+    below = tree.groups_below
+    return tuple(node for node in tree.of_tier[tree.tiers[lowest]] if not executing.isdisjoint(below[node]))
+
+
+def _begins(kind: Kind, task: str) -> float:
+    """Round from which devices of a kind execute a task; infinite if they do not."""
+    return kind.begins.get(f"head/{task}", math.inf)
 
 
 def evaluation_jobs(
@@ -52,12 +55,13 @@ def evaluation_jobs(
         the same chunk to the same host, so that its prefixes are found there.
     """
     names = list(hosts)
-    home = {device: host for host, devices in hosts.items() for device in devices}
+    home: dict[str, str] = {}
     jobs: dict[str, list[EvaluationJob]] = {host: [] for host in names}
     for task in config.tasks:
         chunks = range(-(-setup.held_out[task] // config.evaluation.batch_size))
         for variant in variants(config, tree, ownership, task, round_number):
-            if variant in home:
+            if tree.is_device(variant):
+                home = home or {device: host for host, devices in hosts.items() for device in devices}
                 jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
                 continue
             for i, host in enumerate(names):

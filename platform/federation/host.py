@@ -1,65 +1,41 @@
-"""A device host: trains and evaluates the devices that share its process, one after the other.
+"""A device host: trains and evaluates devices in a process that holds the frozen backbone, data and prefixes once.
 
-It holds the frozen backbone once, the devices' data, and of a device's modules only those that no other node has:
-personal ones, and those trained but not yet due upward. Everything else comes with the order and leaves with the reply.
+It keeps nothing of a device from round to round: what a device remembers comes with each call and goes back with its
+answer, so any host can serve any device, and a host that dies takes nothing with it but the work under way.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
-from fogtune.platform.aggregation import (
-    HeldUpdates,
-    ModuleSum,
-    Tensors,
-    Update,
-    control_name,
-    fixed,
-    is_control,
-)
+from fogtune.platform.aggregation import HeldUpdates, ModuleSum, Tensors, Update, control_name
 from fogtune.platform.aggregation.requantise import requantised
 from fogtune.platform.config import Config, Scaffold
-from fogtune.platform.errors import FogTuneError, InputError
+from fogtune.platform.errors import FogTuneError
 from fogtune.platform.learning.batches import epochs
 from fogtune.platform.learning.evaluation import add_tallies, evaluate
 from fogtune.platform.learning.flops import SampleFlops, sample_flops
-from fogtune.platform.learning.local import train
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
-from .cooperation import Cooperation, Disagreement, Values, average
-from .handing_on import NOTHING, HandedOn, holders_of, received
-from .messages import DeviceOrder, DeviceReport, EvaluationJob, HostReply, RoundPlan, Setup, Workload
-from .sending import prepare
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DeviceState:
-    """What a device remembers from round to round."""
-
-    kept: Mapping[str, Tensors] = field(default_factory=dict)
-    """Module -> its own version: personal modules, and those trained but not yet sent."""
-    controls: Mapping[str, Tensors] = field(default_factory=dict)
-    """Module -> SCAFFOLD's control variates."""
-    experts: tuple[int, ...] = ()
-    """Experts held when it last trained."""
-    residuals: Mapping[str, Tensors] = field(default_factory=dict)
-    """Module -> what compression has left out so far."""
+from .cohorts import cohort_size, cohorts
+from .cooperation import Cooperation, Disagreement, average
+from .device_state import NOTHING, DeviceState, States
+from .handing_on import NOTHING as NOTHING_HANDED_ON
+from .handing_on import HandedOn, holders_of, received
+from .messages import DeviceOrder, EvaluationJob, HostReply, RoundPlan, Setup, Workload
+from .training import Outcome, failed, train_cohort
 
 
 class DeviceHost:
-    """Serves any number of devices; results do not depend on which devices share a host."""
+    """Serves any devices; results do not depend on which of them share a host."""
 
-    def __init__(self, config: Config, devices: Sequence[str]) -> None:
+    def __init__(self, config: Config) -> None:
         self.bench = Workbench(config)
-        self.states = {device: DeviceState() for device in devices}
-        self._before: dict[str, DeviceState] = {}
         self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.tensors_of}
 
     def setup(self) -> Setup:
@@ -76,6 +52,7 @@ class DeviceHost:
             labels=bench.dataset.labels,
             adapter_config=bench.model.adapter_config,
             workloads=self._workloads() if bench.config.network else {},
+            cohort=cohort_size(bench.config, self._initial),
         )
 
     def _workloads(self) -> dict[str, tuple[Workload, ...]]:
@@ -97,75 +74,85 @@ class DeviceHost:
             result[device] = tuple(loads)
         return result
 
-    def hand_on(self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]]) -> dict[tuple[str, str], Tensors]:
-        """(device here, module) -> its copy, which other devices get in a round."""
+    def hand_on(
+        self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]], givers: Collection[str]
+    ) -> dict[tuple[str, str], Tensors]:
+        """(giver, module) -> its copy, which other devices get in a round."""
         return {
             (device, module): versions[parent][module]
             for parent, holders in holders_of(plan, self.bench.tree).items()
             for module, devices in holders.items()
             for device in devices
-            if device in self.states
+            if device in givers
         }
 
     def train(
         self,
         plan: RoundPlan,
         versions: Mapping[str, Mapping[str, Tensors]],
-        handed: HandedOn = NOTHING,
+        states: States,
+        handed: HandedOn = NOTHING_HANDED_ON,
+        numbers: Collection[int] | None = None,
     ) -> HostReply:
-        """Train those of the plan's devices that live here.
+        """Train devices of a plan.
 
         Args:
             plan: the round's plan.
             versions: parent node -> module -> the version that its devices start from.
+            states: of the devices.
             handed: what devices anywhere give others.
+            numbers: of the plan's cohorts, those that are trained here; all by default.
         """
-        updates: dict[str, Update] = {}
-        reports = []
-        self._before = dict(self.states)
-        for order in plan.orders:
-            if order.device not in self.states:
+        outcome = Outcome()
+        seconds: dict[str, tuple[float, int]] = {}
+        for number, orders in enumerate(cohorts(self.bench.tree, plan, cohort_size(self.bench.config, self._initial))):
+            if numbers is not None and number not in numbers:
                 continue
-            if order.lost:
-                reports.append(DeviceReport(order.device, order.lost))
-                continue
+            began = time.perf_counter()
+            outcome.take(self._train(plan, orders, versions, states, handed))
+            group = self.bench.tree[orders[0].device].group or ""
+            spent, devices = seconds.get(group, (0.0, 0))
+            seconds[group] = (spent + time.perf_counter() - began, devices + len(orders))
+        return HostReply(outcome.updates, tuple(outcome.reports), outcome.states, seconds)
+
+    def _train(
+        self,
+        plan: RoundPlan,
+        orders: Sequence[DeviceOrder],
+        versions: Mapping[str, Mapping[str, Tensors]],
+        states: States,
+        handed: HandedOn,
+    ) -> Outcome:
+        """Train a cohort, but for devices that have not got what they are to start from."""
+        outcome, ready, starts = Outcome(), [], {}
+        for order in orders:
             parent = self.bench.tree[order.device].parent or ""
+            kept = states.get(order.device, NOTHING).kept
             try:
                 found = received(order, self.bench.tree, versions[parent], handed)
-                update, state, report = self._train_one(plan, order, found)
-            except InputError:
-                raise  # the run as configured cannot work
-            except Exception as error:  # a failed participant is a value in the reply
-                reason = " ".join(str(error).split())[:300]
-                if not isinstance(error, FogTuneError):
-                    log.exception("round %d: device %s failed", plan.round, order.device)
-                    reason = f"{type(error).__name__}: {reason}"
-                reports.append(DeviceReport(order.device, reason))
-                continue
-            receiver = order.receiver(parent)
-            updates[receiver] = updates.get(receiver, Update.empty()) + update
-            self.states[order.device] = state
-            reports.append(report)
-        return HostReply(updates, tuple(reports))
-
-    def take_back(self, devices: Iterable[str]) -> None:
-        """Let devices be as they were before they trained last: what they sent is lost."""
-        self.states |= {device: self._before[device] for device in devices if device in self.states}
+                starts[order.device] = {m: kept.get(m) or found.get(m) or self._initial[m] for m in order.modules}
+                ready.append(order)
+            except FogTuneError as error:
+                outcome.reports.append(failed(plan, order, error))
+        if ready:
+            outcome.take(train_cohort(self.bench, plan, ready, starts, states))
+        return outcome
 
     def evaluate(
-        self, jobs: Iterable[EvaluationJob], versions: Mapping[str, Mapping[str, Tensors]]
+        self, jobs: Iterable[EvaluationJob], versions: Mapping[str, Mapping[str, Tensors]], states: States
     ) -> dict[tuple[str, str], dict[str, int]]:
         """Exact metric sums by (task, variant) over the jobs' chunks of held-out rows.
 
         Args:
-            jobs: what to evaluate; a variant that is a device must live here.
+            jobs: what to evaluate.
             versions: node -> module -> version, for the variants' nodes and for the parents of device variants.
+            states: of the variants that are devices.
         """
         bench, size = self.bench, self.bench.config.evaluation.batch_size
         loaded = None
         result: dict[tuple[str, str], dict[str, int]] = {}
         for job in jobs:
-            own = self.states.get(job.variant)
+            own = states.get(job.variant, NOTHING) if bench.tree.is_device(job.variant) else None
             if loaded != job.variant:
                 node = job.variant if own is None else bench.tree[job.variant].parent or ""
                 source = {**versions[node], **(own.kept if own else {})}
@@ -183,26 +170,27 @@ class DeviceHost:
                 result[key] = add_tallies(result.get(key, {}), tally)
         return result
 
-    def lend(self, found: Cooperation) -> dict[tuple[str, str], Tensors]:
-        """(module, device here) -> what the device has of what neighbours average."""
-        return {
-            (module, device): self.states[device].kept[module]
-            for module, members in found.groups
-            for device in members
-            if device in self.states
-        }
+    def cooperate(
+        self, found: Cooperation, states: States, devices: Collection[str]
+    ) -> tuple[dict[tuple[str, str], Disagreement], dict[str, DeviceState]]:
+        """Let devices average with their neighbours.
 
-    def cooperate(self, found: Cooperation, values: Values) -> dict[tuple[str, str], Disagreement]:
-        """Let the devices here average with their neighbours; `values` are those of all who take part.
+        Args:
+            found: who averages what.
+            states: of all who take part.
+            devices: those to be served here.
 
         Returns:
-            (Module, first member) -> disagreement of the groups whose first member lives here.
+            (Module, first member) -> disagreement, of the groups whose first member is served here; device -> what it
+            remembers now, of those that have changed.
         """
-        mixed, told = average(found, values, self.states.keys())
+        values = {(m, d): states[d].kept[m] for m, members in found.groups for d in members}
+        mixed, told = average(found, values, devices)
+        changed: dict[str, DeviceState] = {}
         for (module, device), tensors in mixed.items():
-            state = self.states[device]
-            self.states[device] = replace(state, kept={**state.kept, module: tensors})
-        return told
+            state = changed.get(device, states[device])
+            changed[device] = replace(state, kept={**state.kept, module: tensors})
+        return told, changed
 
     def head_update(self, round_number: int, head: str, total: Update, versions: Mapping[str, Tensors]) -> Update:
         """What arrives of what a cluster head sends upward: the sum of its cluster's updates.
@@ -224,47 +212,7 @@ class DeviceHost:
                 )
         return Update(modules, total.metrics)
 
-    def _train_one(
-        self, plan: RoundPlan, order: DeviceOrder, versions: Mapping[str, Tensors]
-    ) -> tuple[Update, DeviceState, DeviceReport]:
-        bench, state = self.bench, self.states[order.device]
-        start = {m: state.kept.get(m) or versions.get(m) or self._initial[m] for m in order.modules}
-        trained = train(bench, order.device, plan.round, start, order.experts, state.controls)
-        sending = prepare(
-            bench.config, bench.ownership, order.device, plan.round, trained, start, order.upward, state.residuals
-        )
-        metrics: dict[str, int] = {}
-        for task, (loss, samples) in trained.losses.items():
-            metrics |= {f"loss/{task}": fixed(loss), f"samples/{task}": samples}
-        gone = {*sending.sums, *sending.skipped}
-        kept = {m: t for m, t in state.kept.items() if m not in gone}
-        kept |= {m: _parameters(t) for m, t in trained.modules.items() if m not in gone}
-        used = tuple(k for k in order.experts if f"expert/{k}" in trained.modules)
-        report = DeviceReport(
-            order.device,
-            error=None,
-            sent=tuple(sending.sums),
-            kept=tuple(kept),
-            experts=used,
-            personal=self._personal(order, plan.round) if plan.personal else None,
-        )
-        controls = {**state.controls, **trained.controls}
-        return Update(sending.sums, metrics), DeviceState(kept, controls, order.experts, sending.residuals), report
-
     def _inputs(self, node: str, task: str) -> tuple[str, ...]:
         """The inputs of a task that devices below a node collect: for any other it has no trained encoder."""
-        inputs = self.bench.ownership.inputs
-        collected = {m for device in self.bench.tree.leaves(node) for m in inputs.get((device, task), ())}
+        collected = self.bench.ownership.inputs_below(node, task)
         return tuple(m for m in self.bench.config.tasks[task].inputs if m in collected)
-
-    def _personal(self, order: DeviceOrder, round_number: int) -> dict[str, dict[str, float]]:
-        """Metrics of the device's own model, which the bench's model holds right after training."""
-        result = {}
-        for task, part in self.bench.parts(order.device, round_number).items():
-            sums = evaluate(self.bench, task, part.modalities, part.test, order.experts)
-            result[task] = self.bench.head_of(task).metrics(sums)
-        return result
-
-
-def _parameters(tensors: Tensors) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if not is_control(name)}

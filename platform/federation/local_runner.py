@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +14,15 @@ from fogtune.platform.aggregation import SumOverflow, Update, UpdateRejected
 from fogtune.platform.aggregation.tier import TierLogic
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
-from fogtune.platform.run.record import LedgerRow, RoundRecord
+from fogtune.platform.run.record import RoundRecord
+from fogtune.platform.run.rows import LedgerRows
 from fogtune.platform.topology_build import build_tree
 
 from .accounting import Accountant, Sums
+from .cohorts import in_order, lost
 from .cooperation import Disagreement
 from .coordinator import Coordinator
+from .device_state import NOTHING, DeviceState
 from .evaluating import evaluation_jobs
 from .handing_on import HandedOn, digests, holders_of
 from .host import DeviceHost
@@ -33,7 +35,7 @@ class RoundResult:
     """What a round leaves for the run's directory."""
 
     record: RoundRecord
-    rows: list[LedgerRow]
+    rows: LedgerRows
     lost: str | None
     """Which planned updates did not arrive and why, in one line."""
 
@@ -78,7 +80,7 @@ class LocalRunner:
         # Float products may differ in the last bit between numbers of threads; one is what hosts use.
         torch.set_num_threads(1)
         try:
-            self._host = DeviceHost(config, tree.devices)
+            self._host = DeviceHost(config)
         except BaseException:
             self.close()
             raise
@@ -88,6 +90,7 @@ class LocalRunner:
         ownership = self._coordinator.ownership
         self._logic = {node: TierLogic(config, tree, ownership, node) for node in tree.aggregators}
         self._states = {node: logic.initial(self.setup.initial) for node, logic in self._logic.items()}
+        self._devices: dict[str, DeviceState] = {}
 
     def round(self, number: int) -> RoundResult:
         with failing_round(number):
@@ -104,12 +107,16 @@ class LocalRunner:
         known: dict[tuple[str, str], str] = {}
         for node, holders in holders_of(plan, tree).items():
             known |= digests(node, versions[node], holders)
-        reply = self._host.train(plan, versions, HandedOn(self._host.hand_on(plan, versions), known))
-        reports = coordinator.heard(plan, reply.reports)
-        self._host.take_back(report.device for report in reports if report.error is not None)
+        handed = HandedOn(self._host.hand_on(plan, versions, tree.devices), known)
+        reply = self._host.train(plan, versions, self._devices, handed)
+        reports = coordinator.heard(plan, in_order(plan, [*reply.reports, *lost(plan)]))
         coordinator.admit(plan, reports)
+        remembered = {r.device: reply.states[r.device] for r in reports if r.error is None}
+        self._devices = {d: state for d, state in (self._devices | remembered).items() if state != NOTHING}
         found = coordinator.cooperation(plan, reports)
-        disagreement = Disagreement.total(self._host.cooperate(found, self._host.lend(found)))
+        told, mixed = self._host.cooperate(found, self._devices, tree.devices)
+        self._devices |= mixed
+        disagreement = Disagreement.total(told)
         delivering = {report.device for report in reports if report.error is None}
         arriving = self._arriving(number, reply.updates, delivering)
         changed, upward = {}, {}
@@ -154,15 +161,16 @@ class LocalRunner:
         """Exact metric sums of all tasks' held-out data."""
         coordinator, hosts = self._coordinator, {"local": self._coordinator.tree.devices}
         spread = evaluation_jobs(coordinator.config, coordinator.tree, coordinator.ownership, self.setup, hosts, number)
-        return self._host.evaluate(spread["local"], {node: state.versions for node, state in self._states.items()})
+        versions = {node: state.versions for node, state in self._states.items()}
+        return self._host.evaluate(spread["local"], versions, self._devices)
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(deepcopy(self._coordinator.state), dict(self._states), dict(self._host.states))
+        return Snapshot(self._coordinator.state.copy(), dict(self._states), dict(self._devices))
 
     def restore(self, snapshot: Snapshot) -> None:
-        self._coordinator.state = deepcopy(snapshot.coordinator)
+        self._coordinator.state = snapshot.coordinator.copy()
         self._states = dict(snapshot.nodes)
-        self._host.states = dict(snapshot.devices)
+        self._devices = dict(snapshot.devices)
 
     def close(self) -> None:
         torch.set_num_threads(self._threads)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from fogtune.platform.aggregation import Tensors, Update
 
+from .device_state import States
+
 
 @dataclass(frozen=True)
 class DeviceOrder:
@@ -106,6 +108,10 @@ class HostReply:
     updates: Mapping[str, Update]
     """Parent of devices, or cluster head -> the sum of what devices of this host send it."""
     reports: tuple[DeviceReport, ...]
+    states: States = field(default_factory=dict)
+    """Of the devices that have trained; what they remembered before holds where their updates are lost."""
+    spent: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """Device group -> seconds that its devices took here, and how many they were."""
 
 
 @dataclass(frozen=True)
@@ -139,3 +145,5 @@ class Setup:
     """PEFT's description of the adapter."""
     workloads: Mapping[str, tuple[Workload, ...]] = field(default_factory=dict)
     """Device -> one a task that it executes; empty without a network."""
+    cohort: int = 1
+    """Devices that train together, at most."""

@@ -61,8 +61,7 @@ class ScriptWriter:
         """
         part = Transfers(self._tree, self._sizes, retries)
         for node, modules in first.items():
-            parent = self._tree[node].parent or ""
-            part.begin[node] = part.move("backhaul", (parent, node), modules, part.begin.get(parent, ()), parent).last
+            part.give(self._tree[node].parent or "", node, modules)
         cells: dict[str, list[DeviceOrder]] = {}
         for order in orders:
             cells.setdefault(self._access[order.device], []).append(order)

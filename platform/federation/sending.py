@@ -32,6 +32,7 @@ def prepare(
     device: str,
     round_number: int,
     trained: Trained,
+    modules: Collection[str],
     start: Mapping[str, Tensors],
     upward: Collection[str],
     residuals: Mapping[str, Tensors],
@@ -44,6 +45,7 @@ def prepare(
         device: id of the device.
         round_number: keys the rounding of quantised values, as `device` does.
         trained: what it has learned.
+        modules: those of its modules that are to be looked at.
         start: module -> the version that it started from.
         upward: modules that it is to send.
         residuals: module -> what compression has left out before.
@@ -54,7 +56,8 @@ def prepare(
     robust = isinstance(config.federation.rule, Median | TrimmedMean)
     sums: dict[str, ModuleSum | HeldUpdates] = {}
     left, skipped = dict(residuals), set()
-    for module, tensors in trained.modules.items():
+    for module in modules:
+        tensors = trained.modules[module]
         transforms = ownership.compression(module) if module in upward else ()
         try:
             if transforms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ import torch
 from fogtune.platform.aggregation import ModuleSum, Tensors
 from fogtune.platform.aggregation.tier import TierState
 
-from .host import DeviceState
+from .device_state import DeviceState, States
+from .handing_on import digest
 from .state import CoordinatorState
 
 SEPARATOR = "|"
@@ -24,12 +25,12 @@ class Snapshot:
 
     coordinator: CoordinatorState
     nodes: Mapping[str, TierState]
-    """Aggregating node -> its state."""
-    devices: Mapping[str, DeviceState]
+    """Aggregating node -> its state. Nodes that have the same version of a module share one value."""
+    devices: States
     """Device -> its state."""
 
     def flatten(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors by flat key, and the rest as JSON values."""
+        """Tensors by flat key, each shared version once, and the rest as JSON values."""
         tensors: dict[str, torch.Tensor] = {}
 
         def put(values: Mapping[str, Mapping[str, torch.Tensor]], *where: str) -> None:
@@ -37,8 +38,9 @@ class Snapshot:
                 tensors.update({SEPARATOR.join([*where, module, name]): tensor for name, tensor in named.items()})
 
         sums: dict[str, dict[str, list[int]]] = {}
+        shared = self._shared()
         for node, state in self.nodes.items():
-            put(state.versions, "node", node, "version")
+            put({m: version for m, version in state.versions.items() if m not in shared[node]}, "node", node, "version")
             put(state.rules, "node", node, "rule")
             put(state.references, "node", node, "reference")
             put({module: total.total for module, total in state.pending.items()}, "node", node, "pending")
@@ -48,12 +50,30 @@ class Snapshot:
             put(own.controls, "device", device, "control")
             put(own.residuals, "device", device, "residual")
         rest = {
-            "coordinator": asdict(self.coordinator),
+            "coordinator": self.coordinator.to_json(),
             "sums": sums,
-            "nodes": {node: {"rules": list(state.rules)} for node, state in self.nodes.items()},
+            "nodes": {node: {"rules": list(state.rules), "shared": shared[node]} for node, state in self.nodes.items()},
             "experts": {device: list(own.experts) for device, own in self.devices.items()},
         }
         return tensors, rest
+
+    def _shared(self) -> dict[str, dict[str, str]]:
+        """Node -> module -> other node with the same version, first by name; whoever shares the memory."""
+        alike: dict[str, dict[int, list[str]]] = {}
+        for node in sorted(self.nodes):
+            for module, version in self.nodes[node].versions.items():
+                alike.setdefault(module, {}).setdefault(id(version), []).append(node)
+        shared: dict[str, dict[str, str]] = {node: {} for node in self.nodes}
+        for module, groups in alike.items():
+            first: dict[str, str] = {}
+            for nodes in groups.values():
+                owner = nodes[0]
+                if len(groups) > 1:
+                    owner = first.setdefault(digest(self.nodes[owner].versions[module]), owner)
+                for node in nodes:
+                    if node != owner:
+                        shared[node][module] = owner
+        return shared
 
     @classmethod
     def unflatten(cls, tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> Snapshot:
@@ -64,6 +84,8 @@ class Snapshot:
             found.setdefault((what, owner, part), {}).setdefault(module, {})[name] = tensor
         nodes = {}
         for node, sums in rest["sums"].items():
+            shared = rest["nodes"][node]["shared"].items()
+            versions = {m: found["node", owner, "version"][m] for m, owner in shared}
             totals = found.get(("node", node, "pending"), {})
             # Rules without tensors (FedAvg) have a state too, an empty one.
             rules: dict[str, Tensors] = {module: {} for module in rest["nodes"][node]["rules"]} | found.get(
@@ -71,11 +93,11 @@ class Snapshot:
             )
             pending = {module: ModuleSum(totals[module], *numbers) for module, numbers in sums.items()}
             references = found.get(("node", node, "reference"), {})
-            nodes[node] = TierState(found.get(("node", node, "version"), {}), pending, rules, references)
+            nodes[node] = TierState(found.get(("node", node, "version"), {}) | versions, pending, rules, references)
         devices = {}
         for device, experts in rest["experts"].items():
             kept, controls, residuals = (
                 found.get(("device", device, part), {}) for part in ("kept", "control", "residual")
             )
             devices[device] = DeviceState(kept, controls, tuple(experts), residuals)
-        return cls(CoordinatorState(**rest["coordinator"]), nodes, devices)
+        return cls(CoordinatorState.from_json(rest["coordinator"]), nodes, devices)

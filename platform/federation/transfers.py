@@ -66,39 +66,45 @@ class Transfers:
         self.script = Script()
         self.begin: dict[str, tuple[int, ...]] = {}
         """Node -> what its part of the round waits for; of a device as far as it has been written."""
-        self.arrived: dict[str, tuple[int, ...]] = {}
+        self.arrived: dict[str, list[int]] = {}
         """Aggregating node -> what reaches it from below, and from above at the end."""
         self._tree = tree
         self._sizes = sizes
         self._retries = retries
+        self._amounts: dict[tuple[int, tuple[str, ...]], dict[str, int]] = {}
+        """(Which of the sizes, modules) -> bytes of each: what like devices move is one value."""
 
     def move(
         self,
         kind: Kind,
         ends: tuple[str, str | tuple[str, ...]],
-        modules: Collection[str],
+        modules: Mapping[str, int],
         after: tuple[int, ...],
         home: str,
-        size: Mapping[str, int] | None = None,
         hops: int = 1,
         give_up: bool = False,
         origin: str = "",
     ) -> Moved:
-        """A transfer from one end to the other, after its lost attempts: as many as allowed, or as it takes."""
+        """A transfer of modules (-> bytes) from one end to the other, after its lost attempts: as many as allowed, or
+        as it takes."""
         if not modules:
             return Moved(after)
         source, targets = ends[0], (ends[1],) if isinstance(ends[1], str) else ends[1]
-        moved = {module: (size or self._sizes.version)[module] for module in modules}
-        action = Action(kind, source, targets, moved, home, after, hops=hops, origin=origin)
-        tries, given_up = 1, False
-        if self._retries and kind != "backhaul":
-            tries = self._retries.tries(action)
-            given_up = give_up and tries > self._retries.attempts
-            tries = self._retries.attempts if given_up else tries
+        action = Action(kind, source, targets, modules, home, after, hops=hops, origin=origin)
+        if self._retries is None or kind == "backhaul":
+            return Moved((self.script.add(action),))
+        tries = self._retries.tries(action)
+        given_up = give_up and tries > self._retries.attempts
+        tries = self._retries.attempts if given_up else tries
         for attempt in range(1, tries + 1):
             lost = given_up or attempt < tries
             after = (self.script.add(replace(action, after=after, lost=lost)),)
         return Moved(after, not given_up)
+
+    def give(self, parent: str, node: str, modules: Collection[str]) -> None:
+        """A node gets whole modules from its parent before anything else."""
+        amounts = self._amounts_of(modules, self._sizes.version)
+        self.begin[node] = self.move("backhaul", (parent, node), amounts, self.begin.get(parent, ()), parent).last
 
     def download(self, access: str, orders: Sequence[DeviceOrder]) -> None:
         """What the access node broadcasts, a module after the other, each once for all who listen; then what devices
@@ -109,8 +115,9 @@ class Transfers:
         self.begin |= {order.device: last for order in orders}
         if access != parent:
             sent = [(m, o) for o in orders for m in o.fetched if m not in o.sources or o.sources[m][-1] == access]
-            sizes = self._down_size({module for module, order in sent if module not in order.changes})
-            last = self.move("backhaul", (parent, access), dict(sent), last, parent, sizes).last
+            whole = {module for module, order in sent if module not in order.changes}
+            amounts = {m: self._sizes.version[m] if m in whole else self._sizes.change[m] for m, _ in sent}
+            last = self.move("backhaul", (parent, access), amounts, last, parent).last
         hearing: dict[str, tuple[list[str], list[str]]] = {module: ([], []) for module in needed}
         for order in orders:
             for module in order.fetched:
@@ -120,9 +127,12 @@ class Transfers:
         for module, groups in hearing.items():
             for size, receivers in zip((self._sizes.version, self._sizes.change), groups, strict=True):
                 if receivers:
-                    last = self.move("downlink", (access, tuple(receivers)), (module,), last, parent, size).last
+                    amounts = self._amounts_of((module,), size)
+                    last = self.move("downlink", (access, tuple(receivers)), amounts, last, parent).last
                     self.begin |= dict.fromkeys(receivers, last)
                     has |= {(receiver, module): last for receiver in receivers}
+        if not any(order.sources for order in orders):
+            return
         for size, changes in ((self._sizes.change, True), (self._sizes.version, False)):
             alike: dict[frozenset[tuple[str, tuple[str, ...]]], list[str]] = {}
             for module in needed:
@@ -151,6 +161,7 @@ class Transfers:
             has: (device, module) -> when it has it; those who get it now are added.
         """
         served: dict[tuple[str, ...], list[str]] = {}
+        amounts = self._amounts_of(modules, size)
         for device, source in sources.items():
             served.setdefault(source[::-1], []).append(device)
         while served:
@@ -163,14 +174,10 @@ class Transfers:
                 kind: Kind = "downlink" if sender == access else "d2d"
                 ends = (str(sender), receiver)
                 origin = f"{targets[0]} {modules[0]}"
-                after = self.move(kind, ends, modules, after, parent, size, hops=len(chain), origin=origin).last
+                after = self.move(kind, ends, amounts, after, parent, hops=len(chain), origin=origin).last
             for target in targets:
                 has |= {(target, module): after for module in modules}
                 self.begin[target] += after
-
-    def _down_size(self, whole: Collection[str]) -> dict[str, int]:
-        """Bytes of modules on their way down, of which those in `whole` are versions and the others changes."""
-        return {m: size if m in whole else self._sizes.change[m] for m, size in self._sizes.version.items()}
 
     def train(self, orders: Sequence[DeviceOrder], flops: Mapping[str, float]) -> None:
         """Local training, as soon as a device has its modules."""
@@ -190,27 +197,33 @@ class Transfers:
                 shared = found.shared[device]
                 targets = tuple(sorted({other for others in shared.values() for other in others}))
                 ends, begin = (device, targets), self.begin[device]
-                sent = self.move("d2d", ends, shared, begin, self._parent(device), origin=f"{device} {step}")
+                amounts = self._amounts_of(shared, self._sizes.version)
+                sent = self.move("d2d", ends, amounts, begin, self._parent(device), origin=f"{device} {step}")
                 heard |= {target: (*heard[target], *sent.last) for target in targets}
             self.begin |= heard
 
     def upload(self, access: str, orders: Sequence[DeviceOrder], sent: Mapping[str, Collection[str]]) -> None:
         """Updates on their ways: first those that a head adds to its own."""
-        gathered = {order.device: Counter(sent.get(order.device, ())) for order in orders}
+        gathered = {order.head: Counter(sent.get(order.head, ())) for order in orders if order.head is not None}
         members: dict[str, list[str]] = {}
         for order in sorted(orders, key=lambda order: order.head in (None, order.device)):
-            device, parent, modules = order.device, self._parent(order.device), gathered[order.device]
-            if device not in sent or not modules:
+            device, parent = order.device, self._parent(order.device)
+            if device not in sent:
+                continue
+            if device in gathered:
+                modules = {m: self._sizes.of(m, n) for m, n in gathered[device].items()}
+            else:
+                modules = self._amounts_of(sent[device], self._sizes.update)
+            if not modules:
                 continue
             head = None if order.head == device else order.head
-            size = {m: self._sizes.of(m, n) for m, n in modules.items()}
             moved = Moved(self.begin[device])
             way = (device, *order.relays, head or access)
             for source, target in pairwise(way):
                 kind: Kind = "uplink" if target == access else "d2d"
                 if moved.arrives:
                     hops, ends = len(way) - 1, (source, target)
-                    moved = self.move(kind, ends, modules, moved.last, parent, size, hops, give_up=True, origin=device)
+                    moved = self.move(kind, ends, modules, moved.last, parent, hops, give_up=True, origin=device)
                     if not moved.arrives:
                         self.script.lost |= dict.fromkeys((device, *members.get(device, ())), f"{source} to {target}")
             if head and moved.arrives:
@@ -221,24 +234,32 @@ class Transfers:
                 self.begin[head] += moved.last
                 continue
             if access != parent and moved.arrives:
-                moved = self.move("backhaul", (access, parent), modules, moved.last, parent, size)
+                moved = self.move("backhaul", (access, parent), modules, moved.last, parent)
             self.script.delivered |= dict.fromkeys((device, *members.get(device, ())), moved.last[0])
-            self.arrived[parent] = (*self.arrived.get(parent, ()), *moved.last)
+            self.arrived.setdefault(parent, []).extend(moved.last)
 
     def go_up(self, node: str, modules: Collection[str]) -> None:
         """A node's sums, once all that its children send is there."""
         parent = self._parent(node)
         if modules:
-            moved = self.move("backhaul", (node, parent), modules, self.arrived.get(node, ()), node, self._sizes.total)
-            self.arrived[parent] = (*self.arrived.get(parent, ()), *moved.last)
+            amounts = self._amounts_of(modules, self._sizes.total)
+            moved = self.move("backhaul", (node, parent), amounts, tuple(self.arrived.get(node, ())), node)
+            self.arrived.setdefault(parent, []).extend(moved.last)
 
     def come_down(self, node: str, modules: Collection[str]) -> None:
         """New versions, once the node above has them."""
         parent = self._parent(node)
         if modules:
-            after = self.arrived.get(parent, ())
-            moved = self.move("backhaul", (parent, node), modules, after, parent, self._sizes.change)
-            self.arrived[node] = (*self.arrived.get(node, ()), *moved.last)
+            amounts = self._amounts_of(modules, self._sizes.change)
+            moved = self.move("backhaul", (parent, node), amounts, tuple(self.arrived.get(parent, ())), parent)
+            self.arrived.setdefault(node, []).extend(moved.last)
+
+    def _amounts_of(self, modules: Collection[str], size: Mapping[str, int]) -> dict[str, int]:
+        """Module -> bytes, by one of `self._sizes`."""
+        key = id(size), tuple(modules)
+        if key not in self._amounts:
+            self._amounts[key] = {module: size[module] for module in modules}
+        return self._amounts[key]
 
     def _parent(self, node: str) -> str:
         return self._tree[node].parent or ""

@@ -20,7 +20,7 @@ def collate(
     cache: PrefixCache, task: str, source: str, modalities: Sequence[str], rows: NDArray[np.int64], targets: Tensor
 ) -> Batch:
     """The batch of these rows; `targets` holds the targets of the whole source."""
-    inputs = {m: padded([cache.get(source, m, int(row)) for row in rows]) for m in modalities}
+    inputs = {m: padded(cache.get_many(source, m, rows)) for m in modalities}
     return Batch(task, inputs, targets[torch.from_numpy(rows)])
 
 

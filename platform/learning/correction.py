@@ -1,72 +1,83 @@
-"""What server rules add to a device's gradients: FedProx's pull to the start, SCAFFOLD's variance reduction."""
+"""What server rules add to devices' gradients: FedProx's pull to the start, SCAFFOLD's variance reduction."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
 
 from fogtune.platform.aggregation.rules import control_name
 from fogtune.platform.aggregation.sums import Tensors
 from fogtune.platform.config import Config, FedProx, Scaffold
 
+from .stack import Stack
+
 
 class Correction:
-    """Of one device in one round. Papers: arXiv 1812.06127 (FedProx), arXiv 1910.06378 (SCAFFOLD)."""
+    """Of the devices of a stack in one round. Papers: arXiv 1812.06127 (FedProx), arXiv 1910.06378 (SCAFFOLD)."""
 
     def __init__(
         self,
         config: Config,
-        named: dict[tuple[str, str], nn.Parameter],
-        start: Mapping[str, Tensors],
-        controls: Mapping[str, Tensors],
+        stack: Stack,
+        starts: Sequence[Mapping[str, Tensors]],
+        controls: Sequence[Mapping[str, Tensors]],
     ) -> None:
+        """Args: the run's configuration, then of each device what it starts from and its own control variates."""
         rule = config.federation.rule
         self._mu = rule.mu if isinstance(rule, FedProx) else 0.0
         self._scaffold = isinstance(rule, Scaffold)
-        self._named = named
-        self._start = start
+        self._stack = stack
+        self._starts = starts
         self._controls = controls
-        self._steps: dict[tuple[str, str], float] = {}
-        """Parameter -> sum of the step sizes taken on it (K eta in the paper)."""
+        self._begin = {m: values.clone() for m, values in stack.values.items()} if self._mu else {}
+        self._shift = {m: self._shifts(m) for m in stack.values} if self._scaffold else {}
+        """Module -> c - c_i, (V, n)."""
+        self._steps: dict[tuple[str, int], float] = {}
+        """(Module, device) -> sum of the step sizes taken on it (K eta in the paper)."""
 
     def apply(self) -> None:
-        """Change the gradients in place, where there are any."""
-        for (module, name), parameter in self._named.items():
-            if parameter.grad is None:
-                continue
-            if self._mu:
-                parameter.grad.add_(parameter.detach() - self._start[module][name], alpha=self._mu)
-            if self._scaffold and control_name(name) in self._start[module]:  # personal modules have none
-                parameter.grad.add_(self._start[module][control_name(name)])
-                if module in self._controls:
-                    parameter.grad.sub_(self._controls[module][name])
+        """Change the gradients in place."""
+        for module, begin in self._begin.items():
+            self._stack.grads[module].add_(self._stack.values[module] - begin, alpha=self._mu)
+        for module, shift in self._shift.items():
+            self._stack.grads[module].add_(shift)
 
-    def note_step(self, learning_rate: float) -> None:
-        """Remember a step that was taken."""
+    def note_step(self, device: int, modules: Sequence[str], learning_rate: float) -> None:
+        """Remember a step that a device has taken on some modules."""
         if self._scaffold:
-            for key, parameter in self._named.items():
-                if parameter.grad is not None:
-                    self._steps[key] = self._steps.get(key, 0.0) + learning_rate
+            for module in modules:
+                self._steps[module, device] = self._steps.get((module, device), 0.0) + learning_rate
 
-    def control_changes(self, trained: Mapping[str, Tensors]) -> dict[str, Tensors]:
+    def control_changes(self, device: int, trained: Mapping[str, Tensors]) -> dict[str, Tensors]:
         """c_i+ - c_i = -c + (x - y_i) / (K eta) for each trained module (option II of the paper's eq. 4)."""
         if not self._scaffold:
             return {}
+        start = self._starts[device]
         return {
             module: {
-                name: (self._start[module][name] - tensor) / self._steps[module, name]
-                - self._start[module][control_name(name)]
-                if (module, name) in self._steps
-                else torch.zeros_like(tensor)
+                name: (start[module][name] - tensor) / self._steps[module, device] - start[module][control_name(name)]
                 for name, tensor in tensors.items()
             }
             for module, tensors in trained.items()
-            if all(control_name(name) in self._start[module] for name in tensors)
+            if (module, device) in self._steps and self._has_control(device, module)
         }
 
-    def new_controls(self, module: str, change: Tensors) -> Tensors:
+    def new_controls(self, device: int, module: str, change: Tensors) -> Tensors:
         """The device's control variates after the round."""
-        old = self._controls.get(module)
+        old = self._controls[device].get(module)
         return {name: delta if old is None else old[name] + delta for name, delta in change.items()}
+
+    def _has_control(self, device: int, module: str) -> bool:
+        """Whether the server has control variates of a module that a device has: of personal ones it has none."""
+        start = self._starts[device].get(module, {})
+        return all(control_name(name) in start for name in self._stack.shapes[module])
+
+    def _shifts(self, module: str) -> torch.Tensor:
+        shifts = torch.zeros_like(self._stack.values[module])
+        for device, start in enumerate(self._starts):
+            if self._has_control(device, module):
+                own = self._controls[device].get(module, {})
+                parts = [start[module][control_name(name)] - own.get(name, 0.0) for name in self._stack.shapes[module]]
+                shifts[device] = torch.cat([part.flatten() for part in parts])
+        return shifts

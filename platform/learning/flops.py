@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fogtune.platform.model.matmul import using
+
 from .batches import collate
 from .workbench import Workbench
 
@@ -45,42 +47,42 @@ def sample_flops(bench: Workbench, device: str, task: str) -> SampleFlops:
     columns = bench.dataset.tables[part.source].modalities
     prefix = training = 0
     for i, row in enumerate(rows):
-        with counter() as counted:
+        with using("default"), counter() as counted:
             for modality in part.modalities:
                 bench.model.prefix(modality, columns[modality][row])  # not from the cache, which may have it
         prefix += counted.get_total_flops()
         batch = collate(bench.prefixes, task, part.source, part.modalities, rows[i : i + 1], bench.targets[task])
-        with counter() as counted:
+        with using("default"), counter() as counted:  # of which attention depends
             result = bench.model(batch)
-            (bench.head_of(task).loss(result.outputs, batch.targets) + result.balance).backward()
+            (bench.head_of(task).losses(result.outputs, batch.targets).mean() + result.balance).backward()
         training += counted.get_total_flops()
     bench.model.zero_grad(set_to_none=True)
     return SampleFlops(training / len(rows), prefix / len(rows))
 
 
 def counter() -> FlopCounterMode:
-    """torch's counter, a context manager, taught the products of this package and of processors that it lacks."""
+    """torch's counter, a context manager, taught the products that it lacks."""
     formulas: dict[Any, Callable[..., int]] = {
         torch.ops.aten.addmm_: _addmm,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
     if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        formulas[torch.ops.mkldnn._linear_pointwise] = _linear
+        formulas[torch.ops.mkldnn._convolution_pointwise] = _convolution
     return FlopCounterMode(display=False, custom_mapping=formulas)
 
 
 # Formulas are called with an operation's arguments, each tensor replaced by its shape.
 
 
-def _linear(x: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
-    """x (..., I), weight (O, I)."""
-    return 2 * prod(x) * weight[0]
-
-
 def _addmm(_: torch.Size, a: torch.Size, b: torch.Size, **__: Any) -> int:
     """a (N, I), b (I, O)."""
     return 2 * prod(a) * b[1]
+
+
+def _convolution(_: torch.Size, weight: torch.Size, *__: Any, out_shape: torch.Size, **___: Any) -> int:
+    """weight (O, I / groups, ...), out (B, O, ...)."""
+    return 2 * prod(out_shape) * prod(weight[1:])
 
 
 def _attention(query: torch.Size, key: torch.Size, *_: Any, **__: Any) -> int:

@@ -1,23 +1,28 @@
-"""Local training: one device's part in a round."""
+"""Local training: what devices do with their data in a round, one alone or several together.
+
+Devices that train together go through the frozen weights in one pass, each with its own adapters, prompts, experts and
+heads (platform/model/rows.py), and through one optimizer (stack.py). What becomes of one is what becomes of it alone,
+but for rounding.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from fogtune.platform.aggregation.rules import control_name
 from fogtune.platform.aggregation.sums import Tensors
-from fogtune.platform.config import Config, Local
-from fogtune.platform.model.statistics import known
-from fogtune.platform.modules import statistics_of
+from fogtune.platform.config import Config
+from fogtune.platform.modules import is_statistics
 
-from .batches import collate, epochs, mixed_batches, rows_of_round
 from .correction import Correction
-from .workbench import Part, Workbench
+from .passes import Passes
+from .pupil import Member, Pupil
+from .stack import Optimizer, Stack
+from .workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -25,86 +30,61 @@ class Trained:
     """What a device has learned in a round."""
 
     modules: dict[str, Tensors]
-    """Module -> trained (or measured) tensors; under SCAFFOLD with the change of the control variates beside."""
+    """Module -> trained (or measured) tensors; under SCAFFOLD with the change of the control variates beside. Views of
+    what all that trained together have: who keeps some copies them."""
     samples: dict[str, int]
     """Module -> samples that passed through it, or were measured: its weight in the mean. Only modules with any."""
     losses: dict[str, tuple[float, int]]
     """Task -> (sum of the batch losses weighted by samples, samples)."""
     controls: dict[str, Tensors]
     """Module -> the device's new control variates (SCAFFOLD)."""
+    model: dict[str, Tensors]
+    """Module -> tensors, of all modules that the device started from: its own model as it is now."""
 
 
-def train(
-    bench: Workbench,
-    device: str,
-    round_number: int,
-    start: Mapping[str, Tensors],
-    held_experts: Sequence[int],
-    controls: Mapping[str, Tensors],
-) -> Trained:
-    """Train a device's modules on its data of the round from `start`; its statistics are those of all its data.
+def train(bench: Workbench, members: Sequence[Member], round_number: int) -> tuple[list[Trained], Stack]:
+    """Train devices on their data of the round; their statistics are those of all their data.
 
-    It standardises by the statistics that it started from; where there are none yet, by its own. The result depends on
-    the arguments alone; the bench's model is left holding the trained modules.
+    What becomes of a device depends, but for rounding, on its own data and start alone; to the bit, on those of all
+    members. The bench's model is left as it was.
 
     Args:
         bench: the process's model and data.
-        device: id of the device.
+        members: one or more devices.
         round_number: 1-based; keys the order of the samples and places the learning rate.
-        start: module -> the version that it starts from (with the server's control variates under SCAFFOLD).
-        held_experts: experts that the device holds.
-        controls: module -> the device's own control variates (SCAFFOLD; zero where absent).
+
+    Returns:
+        What each has learned, and where its trained values lie.
     """
-    config, model = bench.config, bench.model
-    local = config.local
-    parts = bench.parts(device, round_number)
-    rows = {
-        task: rows_of_round(part.train, epochs(config, task), round_number, config.seed, device)
-        for task, part in parts.items()
-    }
-    measured = {statistics_of(modality): statistics for modality, statistics in bench.statistics(device).items()}
-    for module, tensors in start.items():
-        model.load(module, tensors if module not in measured or known(tensors) else measured[module].tensors)
-    named = {(m, n): p for m in start for n, p in model.tensors_of[m].items() if isinstance(p, nn.Parameter)}
-    correction = Correction(config, named, start, controls)
-    optimizer = _optimizer(local, list(named.values()))
-    offsets = {task: _logit_offset(bench, task, part) for task, part in parts.items()}
-    passed: dict[str, int] = {}
-    losses: dict[str, tuple[float, int]] = {}
-    steps = mixed_batches(rows, local.batch_size, config.seed, round_number, device)
-    for i, (task, batch_rows) in enumerate(steps):
-        part = parts[task]
-        batch = collate(bench.prefixes, task, part.source, part.modalities, batch_rows, bench.targets[task])
-        result = model(batch, held_experts)
-        loss = bench.head_of(task).loss(result.outputs + offsets[task], batch.targets)
-        weight = config.model.experts.balance if config.model.experts else 0.0
-        optimizer.zero_grad(set_to_none=True)
-        (loss + weight * result.balance).backward()
+    config, local = bench.config, bench.config.local
+    pupils = [Pupil(bench, member, round_number) for member in members]
+    device = bench.model.device
+    stack = Stack([member.start for member in members], _shapes(bench, members), device)
+    if local.optimizer == "none":
+        for pupil in pupils:
+            for task, rows in pupil.steps:
+                pupil.count(task, len(rows), [1] * bench.model.num_experts)
+        return [_trained(bench, pupil, stack, i, None) for i, pupil in enumerate(pupils)], stack
+    stack.begin()
+    starts, controls = [m.start for m in members], [m.controls for m in members]
+    correction = Correction(config, stack, starts, controls)
+    alike = all(p.member.start.keys() == pupils[0].member.start.keys() for p in pupils)
+    together = alike and len({(len(p.steps), *p.parts) for p in pupils}) == 1 and len(pupils[0].parts) == 1
+    optimizer = Optimizer(stack, local, together)
+    passes = Passes(bench, pupils, stack)
+    for i in range(max(len(pupil.steps) for pupil in pupils)):
+        active = [v for v, pupil in enumerate(pupils) if i < len(pupil.steps)]
+        passes.step(i, active)
         if local.clip_norm is not None:
-            nn.utils.clip_grad_norm_(list(named.values()), local.clip_norm)
+            stack.clip(local.clip_norm)
         correction.apply()
-        rate = learning_rate(config, round_number - 1 + i / len(steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        correction.note_step(rate)
-        _count(passed, task, part, len(batch_rows), result.routed, start)
-        total, samples = losses.get(task, (0.0, 0))
-        losses[task] = (total + loss.item() * len(batch_rows), samples + len(batch_rows))
-    _forget_rare_experts(config, passed)
-    passed |= {module: statistics.samples for module, statistics in measured.items()}
-    trained = {
-        module: measured[module].tensors if module in measured else model.tensors(module)
-        for module in start
-        if passed.get(module)
-    }
-    changes = correction.control_changes(trained)
-    return Trained(
-        modules={m: trained[m] | {control_name(n): t for n, t in changes.get(m, {}).items()} for m in trained},
-        samples={m: passed[m] for m in trained},
-        losses=losses,
-        controls={m: correction.new_controls(m, changes[m]) for m in changes},
-    )
+        rates = {v: learning_rate(config, round_number - 1 + i / len(pupils[v].steps)) for v in active}
+        used = {v: pupils[v].through[pupils[v].steps[i][0]] for v in active}
+        optimizer.step(rates, used)
+        for v in active:
+            correction.note_step(v, used[v], rates[v])
+    passes.note_losses()
+    return [_trained(bench, pupil, stack, i, correction) for i, pupil in enumerate(pupils)], stack
 
 
 def learning_rate(config: Config, progress: float) -> float:
@@ -116,32 +96,26 @@ def learning_rate(config: Config, progress: float) -> float:
     return local.learning_rate * scale
 
 
-def _logit_offset(bench: Workbench, task: str, part: Part) -> Tensor | float:
-    """What is added to a task's logits in the loss."""
-    weight = bench.config.local.logit_adjustment
-    if not weight:
-        return 0.0
-    outputs = bench.head_of(task).outputs(bench.dataset.labels[task])
-    return weight * bench.head_of(task).log_prior(bench.targets[task][torch.from_numpy(part.train)], outputs)
+def _shapes(bench: Workbench, members: Sequence[Member]) -> dict[str, dict[str, torch.Size]]:
+    """Of all that the members train."""
+    trained = dict.fromkeys(m for member in members for m in member.start if not is_statistics(m))
+    return {m: {name: tensor.shape for name, tensor in bench.model.tensors_of[m].items()} for m in trained}
 
 
-def _optimizer(local: Local, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if local.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, local.learning_rate, weight_decay=local.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, local.learning_rate, weight_decay=local.weight_decay)
-
-
-def _count(
-    passed: dict[str, int], task: str, part: Part, samples: int, routed: Tensor, owned: Mapping[str, Tensors]
-) -> None:
-    through = [f"prompt/{task}", f"head/{task}", "adapter/fusion", "router/fusion"]
-    through += [f"encoder/{modality}" for modality in part.modalities]
-    for module in through:
-        if module in owned:
-            passed[module] = passed.get(module, 0) + samples
-    for k, count in enumerate(routed.tolist()):
-        if count and f"expert/{k}" in owned:
-            passed[f"expert/{k}"] = passed.get(f"expert/{k}", 0) + count
+def _trained(bench: Workbench, pupil: Pupil, stack: Stack, row: int, correction: Correction | None) -> Trained:
+    measured = {module: found.tensors for module, found in pupil.measured.items()}
+    passed = {**pupil.passed, **{module: found.samples for module, found in pupil.measured.items()}}
+    _forget_rare_experts(bench.config, passed)
+    own = stack.of(row)
+    trained = {m: measured.get(m) or own[m] for m in pupil.member.start if passed.get(m)}
+    changes = correction.control_changes(row, trained) if correction else {}
+    return Trained(
+        modules={m: {**trained[m], **{control_name(n): t for n, t in changes.get(m, {}).items()}} for m in trained},
+        samples={m: passed[m] for m in trained},
+        losses=pupil.losses,
+        controls={m: correction.new_controls(row, m, changes[m]) for m in changes} if correction else {},
+        model={m: pupil.statistics[m] if is_statistics(m) else own[m] for m in pupil.member.start},
+    )
 
 
 def _forget_rare_experts(config: Config, passed: dict[str, int]) -> None:

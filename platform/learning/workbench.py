@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, islice
 
 import torch
 from torch import Tensor
 
+from fogtune.platform.collecting import uncollected
 from fogtune.platform.config import Config, DeviceGroup
 from fogtune.platform.data.labels import encode_labels, label_names
 from fogtune.platform.data.partition import split_table
@@ -18,12 +20,13 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.model.heads import HEADS, HeadKind
 from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.statistics import LARGEST_RMS, measure
+from fogtune.platform.modules import is_standardised
 from fogtune.platform.ownership import Ownership, own, task_begins
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
 
 from .batches import epochs, window
-from .prefixes import PrefixCache
+from .prefixes import AT_ONCE, PrefixCache
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,13 @@ class Workbench:
         self.config = config
         self.tree = build_tree(config)
         self.ownership: Ownership = own(config, self.tree)
-        self.dataset = Dataset.load(config, self.tree)
-        self.model = M3TModel(config, self.dataset.labels)
-        self.prefixes = PrefixCache(self.model, self.dataset.tables, config.execution.prefix_cache_bytes)
+        with uncollected():  # libraries are imported where a model first needs them
+            self.dataset = Dataset.load(config, self.tree)
+            self.model = M3TModel(config, self.dataset.labels)
+        execution = config.execution
+        self.prefixes = PrefixCache(
+            self.model, self.dataset.tables, execution.prefix_cache_bytes, execution.prefix_disk_bytes
+        )
         self._statistics: dict[str, dict[str, Statistics]] = {}
 
     @cached_property
@@ -130,7 +137,7 @@ class Workbench:
         return result
 
     def statistics(self, device: str) -> dict[str, Statistics]:
-        """Modality -> what the device's training part says of it, for modalities with an encoder; measured once.
+        """Modality -> what the device's training part says of it, for modalities that have statistics; measured once.
 
         Raises:
             InputError: a channel is too large for statistics to be added up over devices.
@@ -139,13 +146,13 @@ class Workbench:
             rows: dict[str, dict[tuple[str, int], None]] = {}
             for part in self.parts(device).values():
                 for modality in part.modalities:
-                    if modality in self.config.model.encoders:
+                    if is_standardised(self.config, modality):
                         rows.setdefault(modality, {}).update({(part.source, int(row)): None for row in part.train})
             self._statistics[device] = {modality: self._measure(modality, some) for modality, some in rows.items()}
         return self._statistics[device]
 
     def _measure(self, modality: str, rows: Collection[tuple[str, int]]) -> Statistics:
-        found = measure(self.prefixes.get(source, modality, row) for source, row in rows)
+        found = measure(self._prefixes(modality, rows))
         rms = found["square"].sqrt()
         if bool((rms > LARGEST_RMS).any()):
             sources = " and ".join(sorted({source for source, _ in rows}))
@@ -153,6 +160,12 @@ class Workbench:
             allowed = f"allowed: up to {LARGEST_RMS:g}; rescale a series, or choose another trunk"
             raise InputError(f"model.encoders.{modality}", f"{problem}; {allowed}")
         return Statistics(found, len(rows))
+
+    def _prefixes(self, modality: str, rows: Iterable[tuple[str, int]]) -> Iterator[Tensor]:
+        """Of (source, row), in order; never all in memory at once."""
+        for source, some in groupby(rows, key=lambda where: where[0]):
+            while part := [row for _, row in islice(some, AT_ONCE)]:
+                yield from self.prefixes.get_many(source, modality, part)
 
     def head_of(self, task: str) -> HeadKind:
         """The kind of head of a task: its loss and its metrics."""

@@ -8,6 +8,7 @@ put in at the boundary. Knows nothing about adapters, experts or tasks.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,10 @@ from torch import Tensor, nn
 from fogtune.platform.config import Backbone as BackboneConfig
 from fogtune.platform.errors import InputError
 
-from .frozen import freeze_linears
+from .fingerprint import described_config, fingerprint
+from .matmul import attention
 from .pretrained import first_line, load_model, loading
+from .same_bits import SameBits
 from .tokens import passes
 
 AfterBlock = Callable[[int, Tensor], Tensor]
@@ -48,12 +51,11 @@ class _Boundary(nn.Module):
 class Backbone(nn.Module):
     """One forward pass at a time: it is not for several threads. Legend: B samples, T tokens, D = `width`."""
 
-    def __init__(self, config: BackboneConfig, matmul: str) -> None:
+    def __init__(self, config: BackboneConfig) -> None:
         """Load the weights in fp32, freeze them, cut the blocks.
 
         Args:
             config: which transformer, and how many of its blocks fuse.
-            matmul: `onednn` or `default`, the library of products with frozen weights.
 
         Raises:
             InputError: the name leads nowhere, the model has too few blocks, or it cannot be cut into two parts.
@@ -68,16 +70,18 @@ class Backbone(nn.Module):
         if config.fusion_blocks > len(self._blocks):
             problem = f"{config.fusion_blocks} of {config.name!r}; allowed: 1 to {len(self._blocks)}"
             raise InputError("model.backbone.fusion_blocks", problem)
-        if matmul == "onednn":
-            for block in self._blocks:
-                freeze_linears(block)
         self.first_fused = len(self._blocks) - config.fusion_blocks
+        for layer in (layer for block in self._blocks[: self.first_fused] for layer in block.modules()):
+            if isinstance(layer, nn.Linear):  # by column: products that have no backward pass are faster so, bits equal
+                layer.weight.data = layer.weight.data.t().contiguous().t()
         self.width: int = self.model.config.hidden_size
         self._embedding_width: int = self.model.get_input_embeddings().weight.shape[1]
         self._layer_types: list[str] | None = getattr(self.model.config, "layer_types", None)
         self.max_tokens: int | None = getattr(self.model.config, "max_position_embeddings", None)
         longest = (config.max_text_tokens, self._tokenizer.model_max_length, self.max_tokens)
         self._max_text_tokens = min(length for length in longest if length is not None)
+        self._autocast = False
+        self._same_bits = SameBits()
         self._fused_in: Tensor | None = None
         self._after: AfterBlock | None = None
         self._blocks[self.first_fused].register_forward_pre_hook(self._put_in, with_kwargs=True)
@@ -90,6 +94,13 @@ class Backbone(nn.Module):
     def fusion_blocks(self) -> list[nn.Module]:
         """The upper blocks, lowest first."""
         return self._blocks[self.first_fused :]
+
+    def use_bf16(self) -> None:
+        """Let the fusion blocks take products in bf16; what is trained, sums and norms stay fp32."""
+        self._autocast = True
+        for layer in (layer for block in self.fusion_blocks for layer in block.modules()):
+            if type(layer) is nn.Linear:  # adapters have a type of their own
+                layer.to(torch.bfloat16)
 
     def block_linears(self) -> dict[str, list[str]]:
         """Full name of each fusion block -> names of the linear layers in it, relative to it."""
@@ -116,6 +127,23 @@ class Backbone(nn.Module):
             found |= zip(some, self._encode([ids[i] for i in some]), strict=True)
         return [found[i] for i in range(len(texts))]
 
+    def texts_tokens_exactly(self, texts: Sequence[str]) -> list[Tensor]:
+        """`texts_tokens` with the bits of `text_tokens`: texts of equal length share a pass where that is exact."""
+        device = self.model.get_input_embeddings().weight.device
+        return self._same_bits([self._ids(text) for text in texts], lambda ids: (len(ids), device), self._encode)
+
+    def fingerprint(self) -> str | None:
+        """Of all that tokens at the boundary are computed with; None of a tokenizer that cannot be read out."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        above = tuple(f"{self._path}.{i}." for i in range(self.first_fused, len(self._blocks)))
+        weights = {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(above)}
+        tokenizer = json.loads(backend.to_str())
+        tokenizer |= {"truncation": self._max_text_tokens, "padding": None}  # which are as they were in the last call
+        described = [str(type(self.model)), described_config(self.model.config), tokenizer, self.first_fused]
+        return fingerprint(weights, described)
+
     @torch.no_grad()
     def _encode(self, ids: list[list[int]]) -> list[Tensor]:
         """Numbers of tokens of each text -> hidden states at the boundary, (T, D) of each."""
@@ -127,7 +155,8 @@ class Backbone(nn.Module):
         device = self.model.get_input_embeddings().weight.device
         self._arrange(self._blocks[: self.first_fused], [_Boundary()], 0)
         try:
-            self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device))
+            with attention(longest, device):
+                self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device))
         except _Reached as reached:
             return [hidden[:length].clone() for hidden, length in zip(reached.hidden_states, lengths, strict=True)]
         finally:
@@ -157,11 +186,13 @@ class Backbone(nn.Module):
         self._arrange(self.fusion_blocks, [], self.first_fused)
         self._fused_in, self._after = tokens, after
         try:
-            output = self.model(inputs_embeds=placeholder, attention_mask=mask)
+            autocast = torch.autocast(tokens.device.type, torch.bfloat16, enabled=self._autocast)
+            with attention(length, tokens.device), autocast:
+                output = self.model(inputs_embeds=placeholder, attention_mask=mask)
         finally:
             self._fused_in = self._after = None
             self._arrange(self._blocks, [], 0)
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        return output.last_hidden_state.to(tokens.dtype)  # type: ignore[no-any-return]
 
     def _ids(self, text: str) -> list[int]:
         ids = self._tokenizer(text, truncation=True, max_length=self._max_text_tokens)["input_ids"]
@@ -173,11 +204,12 @@ class Backbone(nn.Module):
         return args, {**kwargs, "hidden_states": self._fused_in}
 
     def _put_out(self, i: int, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        if self._after is None:
+        if self._after is None or self._fused_in is None:
             return None
-        if isinstance(output, Tensor):
-            return self._after(i, output)
-        return (self._after(i, output[0]), *output[1:])
+        hidden = output if isinstance(output, Tensor) else output[0]
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = self._after(i, hidden.to(self._fused_in.dtype))
+        return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
 
     def _arrange(self, blocks: list[nn.Module], then: list[nn.Module], first: int) -> None:
         """Let the model have these blocks alone, of which the first was number `first`."""

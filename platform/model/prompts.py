@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Prompt(nn.Module):
-    """Legend: B samples, T tokens, P prompt tokens, D width."""
+    """Legend: B samples, G groups of them, T tokens, P prompt tokens, D width."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
@@ -22,7 +22,8 @@ class Prompt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> x + tanh(gate) * attention of x over the prompt tokens.
 
-        Rows may have their own: tokens (B, P, D), gate (B, 1).
+        Groups may have their own: tokens (G, P, D), gate (G, 1).
         """
-        weights = torch.softmax(x @ self.tokens.mT * x.shape[-1] ** -0.5, dim=-1)  # (B, T, P)
-        return x + torch.tanh(self.gate).unsqueeze(-1) * (weights @ self.tokens)
+        flat = x if self.tokens.dim() == 2 else x.reshape(len(self.tokens), -1, x.shape[-1])
+        weights = torch.softmax(flat @ self.tokens.mT * x.shape[-1] ** -0.5, dim=-1)  # (..., P)
+        return x + (torch.tanh(self.gate).unsqueeze(-1) * (weights @ self.tokens)).view_as(x)

@@ -1,8 +1,10 @@
 """Several versions of a module in one pass: each row of a batch is computed with its own.
 
-Where all rows have the same version, it is torch's own product that runs, the one that training uses; where they
-differ, the versions are gathered row by row, and the product is a batched one (as in S-LoRA, Sheng et al.,
-arXiv 2311.03285). Legend: V versions, B rows, I inputs, O outputs.
+Where all rows have the same version, it is torch's own product that runs. Where they differ, the product is a batched
+one: over groups of neighbouring rows where each version has equally many (devices that train together), else over
+single rows, for each of which its version is gathered (as in S-LoRA, Sheng et al., arXiv 2311.03285). So what is lent
+to a layer has no leading dimension, or one of G groups, B of them at most, of B / G rows each.
+Legend: V versions, B rows, G groups, I inputs, O outputs, D width.
 """
 
 from __future__ import annotations
@@ -10,11 +12,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from functools import cached_property
+from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+
+class Index(tuple[int, ...]):
+    """Row -> the version that it takes. Modules may share one."""
+
+    @cached_property
+    def groups(self) -> tuple[int, ...] | None:
+        """The version of each group, in order, if rows come in groups of one version and of one size; else None."""
+        versions, sizes = zip(*((version, len(list(rows))) for version, rows in groupby(self)), strict=True)
+        return versions if len(set(sizes)) == 1 else None
+
+    def of(self, rows: Sequence[int]) -> Index:
+        """The same for some of the rows."""
+        return Index([self[row] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -23,36 +43,54 @@ class Versions:
 
     tensors: Mapping[str, Tensor]
     """Name -> (V, ...)."""
-    index: Sequence[int]
-    """Row -> its version; what a row has here that does not pass through the module is not read."""
+    index: Index
+    """What a row has here that does not pass through the module is not read."""
 
     def differ(self) -> bool:
         """Whether there are two rows of different versions."""
         return len(set(self.index)) > 1
 
-    def of(self, rows: Sequence[int]) -> Versions:
-        """The same for some of the rows."""
-        return Versions(self.tensors, [self.index[row] for row in rows])
+    def taken(self, by_row: bool = False) -> dict[str, Tensor]:
+        """Name -> (G, ...): what is lent. Without a copy if all rows take the same, or each group the next version.
 
-    def taken(self) -> dict[str, Tensor]:
-        """Name -> (B, ...), row by row; without a leading dimension, and without a copy, if all rows take the same."""
+        Args:
+            by_row: a group is a row.
+        """
+        groups = None if by_row else self.index.groups
         if not self.differ():
             return {name: tensor[self.index[0]] for name, tensor in self.tensors.items()}
-        index = torch.tensor(self.index)
+        if groups == tuple(range(len(next(iter(self.tensors.values()))))):
+            return dict(self.tensors)
+        index = torch.tensor(self.index if groups is None else groups)
         return {name: tensor.index_select(0, index.to(tensor.device)) for name, tensor in self.tensors.items()}
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (B, ..., I) -> (B, ..., O); weight (O, I) and bias (O), or a row's own: (B, O, I) and (B, O)."""
+    """x (B, ..., I) -> (B, ..., O); weight (O, I) and bias (O), or those of groups: (G, O, I) and (G, O)."""
     if weight.dim() == 2:
         return F.linear(x, weight, bias)
     flat = x.reshape(len(weight), -1, x.shape[-1])
-    y = flat @ weight.mT if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, weight.mT)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    y = cast(Tensor, _Grouped.apply(flat, weight))  # type: ignore[no-untyped-call]
+    return (y if bias is None else y + bias.unsqueeze(1)).view(*x.shape[:-1], y.shape[-1])
+
+
+class _Grouped(Function):
+    """x (G, N, I), weight (G, O, I) -> (G, N, O). Autograd alone would give the weight's gradient transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, weight = ctx.saved_tensors
+        return grads[0] @ weight if ctx.needs_input_grad[0] else None, grads[0].mT @ x
 
 
 class RowLinear(nn.Linear):
-    """torch's linear layer, which a row's own weights may be lent to."""
+    """torch's linear layer, which the weights of groups may be lent to."""
 
     @classmethod
     def of(cls, layer: nn.Linear) -> RowLinear:
@@ -63,6 +101,16 @@ class RowLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+
+class RowLayerNorm(nn.LayerNorm):
+    """torch's layer norm over the last dimension, which the weights of groups, (G, D), may be lent to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 1:
+            return super().forward(x)
+        flat = F.layer_norm(x, x.shape[-1:], eps=self.eps).reshape(len(self.weight), -1, x.shape[-1])
+        return torch.addcmul(self.bias.unsqueeze(1), flat, self.weight.unsqueeze(1)).view_as(x)
 
 
 class Places:

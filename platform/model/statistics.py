@@ -46,6 +46,13 @@ class Standardise(nn.Module):
         return scaled if self.square.dim() == 1 else torch.where(self.square.any(-1)[:, None, None], scaled, values)
 
 
+class AsTheyAre(nn.Module):
+    """Stands in the place of `Standardise` for a modality without statistics."""
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        return values
+
+
 def known(tensors: Mapping[str, Tensor]) -> bool:
     """Whether anybody has measured these statistics yet."""
     return bool(tensors["square"].any())

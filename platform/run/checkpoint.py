@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ def write_checkpoint(run: Path, round_number: int, flat: Flat, keep: int) -> Pat
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        # Nodes may share a version's tensors; safetensors wants each with memory of its own.
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary / "state.safetensors")
-        digest = _digest(temporary / "state.safetensors", rest)
-        text = json.dumps({"round": round_number, "sha256": digest, "state": rest})
-        (temporary / "state.json").write_text(text + "\n", encoding="utf-8")
+        save_file(_with_memory_of_their_own(tensors), temporary / "state.safetensors")
+        text = json.dumps(rest)
+        digest = _digest(temporary / "state.safetensors", text)
+        (temporary / "state.json").write_text(
+            f'{{"round": {round_number}, "sha256": "{digest}", "state": {text}}}\n', encoding="utf-8"
+        )
         for file in temporary.iterdir():
             sync(file)
         shutil.rmtree(path, ignore_errors=True)  # of an earlier life of a resumed run
@@ -69,7 +71,7 @@ def read_newest_checkpoint(run: Path) -> tuple[int, Flat] | None:
         path = run / "checkpoints" / _name(round_number)
         try:
             content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if _digest(path / "state.safetensors", content["state"]) != content["sha256"]:
+            if _digest(path / "state.safetensors", json.dumps(content["state"])) != content["sha256"]:
                 raise ValueError("the content does not match its sha256")
             return round_number, (load_file(path / "state.safetensors"), content["state"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -85,9 +87,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _digest(tensors: Path, rest: object) -> str:
+def _with_memory_of_their_own(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What safetensors wants: no two in the same memory, none with gaps."""
+    taken: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if memory in taken else tensor.contiguous()
+        taken.add(memory)
+    return result
+
+
+def _digest(tensors: Path, rest: str) -> str:
     """sha256 over the tensors' file and the JSON of the rest, which is the same before writing and after reading."""
-    return hashlib.sha256(f"{file_sha256(tensors)} {json.dumps(rest)}".encode()).hexdigest()
+    return hashlib.sha256(f"{file_sha256(tensors)} {rest}".encode()).hexdigest()
 
 
 def _name(round_number: int) -> str:

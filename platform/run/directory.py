@@ -6,12 +6,14 @@
     topology.json    the nodes, which modules each owns, and where they stand
     ledger.parquet, checkpoints/, modules/, report.html are written by others
 
-`run.json` is replaced whole after every round, so a reader always finds it complete.
+`run.json` is replaced whole, so a reader always finds it complete: while a run goes on, with every round that is
+written lastingly, and otherwise about once a second. `rounds.jsonl` has every round at once.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -45,6 +47,9 @@ PACKAGES = (
     "pydantic",
 )
 """Packages whose versions `run.json` notes, besides Python's."""
+
+TELL_EVERY_S = 1.0
+"""So often, at least, `run.json` is brought up to date while rounds end."""
 
 Point = tuple[float, float]
 """x and y in metres."""
@@ -99,7 +104,10 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._clock_s = time.monotonic()
-        self._written: RunInfo | None = None
+        self._known: RunInfo | None = None
+        """What `run.json` says, or will say when it is written next."""
+        self._told_s = -math.inf
+        """When it was written last."""
 
     @property
     def id(self) -> str:
@@ -172,13 +180,21 @@ class RunDirectory:
         except (OSError, UnicodeError) as error:
             raise InputError(str(self.path / "config.yaml"), f"cannot be read: {error}") from None
 
-    def append(self, record: RoundRecord) -> None:
-        """Adds a round to `rounds.jsonl` and to the summary; both are on disk when this returns."""
+    def append(self, record: RoundRecord, *, lasting: bool = True) -> None:
+        """Adds a round to `rounds.jsonl` and to the summary.
+
+        Both are on disk when this returns, if that is to be lasting; else other processes read the round, and soon the
+        summary, but both may be lost with the power.
+        """
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(record.to_json() + "\n")
             stream.flush()
-            os.fsync(stream.fileno())
-        self._write(replace(self._current, wall_s=self._worked_s(), summary=self._current.summary.add(record)))
+            if lasting:
+                os.fsync(stream.fileno())
+        known = replace(self._current, wall_s=self._worked_s(), summary=self._current.summary.add(record))
+        if lasting or self._clock_s - self._told_s > TELL_EVERY_S:
+            self._write(known)
+        self._known = known
 
     def records(self) -> list[RoundRecord]:
         """All finished rounds. A torn last line, as a crash leaves it, is not one; any other is an InputError."""
@@ -213,8 +229,15 @@ class RunDirectory:
     def write_topology(self, nodes: Mapping[str, NodeEntry], access_points: Mapping[str, Point] | None = None) -> None:
         """Writes `topology.json`: node id -> entry, parents before their children; access point -> position."""
         points = {name: {"x_m": x_m, "y_m": y_m} for name, (x_m, y_m) in (access_points or {}).items()}
-        found = {"nodes": nodes, "access_points": points}
-        write_text(self.path / "topology.json", dump_json(found, indent=1) + "\n")
+        encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+        def lines(
+            found: Mapping[str, object],
+        ) -> str:  # one an entry: of ten thousand nodes it takes a few milliseconds
+            return ",\n".join(f" {encode(name)}: {encode(entry)}" for name, entry in found.items())
+
+        text = f'{{"nodes": {{\n{lines(nodes)}\n}}, "access_points": {{\n{lines(points)}\n}}}}\n'
+        write_text(self.path / "topology.json", text)
 
     def topology(self) -> dict[str, NodeEntry]:
         """Node id -> entry; empty if the run has not come so far. InputError if the file is damaged."""
@@ -243,7 +266,7 @@ class RunDirectory:
 
     @property
     def _current(self) -> RunInfo:
-        return self._written or self.info
+        return self._known or self.info
 
     def _worked_s(self) -> float:
         """Wall time of the run; `_clock_s` moves along, so that nothing is counted twice."""
@@ -253,7 +276,7 @@ class RunDirectory:
 
     def _write(self, info: RunInfo) -> None:
         write_text(self.path / "run.json", dump_json(info.to_json(), indent=2) + "\n")
-        self._written = info
+        self._known, self._told_s = info, time.monotonic()
 
 
 def list_runs(parent: str | Path) -> list[RunDirectory]:

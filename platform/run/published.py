@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from safetensors.torch import save_file
 
 from fogtune.platform.aggregation import Tensors, is_control
 from fogtune.platform.config import Config
+from fogtune.platform.federation.device_state import NOTHING
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.model.adapters import write_adapter_config
 from fogtune.platform.model.backbone import backbone_hash, resolve
 from fogtune.platform.modules import ADAPTER
-from fogtune.platform.ownership import own
-from fogtune.platform.topology import DEVICE
+from fogtune.platform.ownership import Ownership, own
+from fogtune.platform.topology import DEVICE, Tree
 from fogtune.platform.topology_build import build_tree
 
 from .atomic import commit, sync, temporary_beside
@@ -46,7 +48,9 @@ def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics
     Returns:
         The version's directory.
     """
-    version = snapshot.coordinator.round
+    version, backbone = snapshot.coordinator.round, config.model.backbone
+    tree = build_tree(config)
+    ownership = own(config, tree)
     path = run / "modules" / f"v{version}"
     path.parent.mkdir(exist_ok=True)
     temporary = temporary_beside(path)
@@ -54,14 +58,14 @@ def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics
     temporary.mkdir()
     try:
         entries = [
-            _write_module(temporary, config, setup, node, module, tensors, snapshot)
-            for node, module, tensors in _variants(config, snapshot)
+            _write_module(temporary, config, setup, node, module, ownership.scope(module), tensors, snapshot)
+            for node, module, tensors in _variants(tree, ownership, snapshot)
         ]
         manifest = {
             "version": version,
             "round": version,
             "run": run.name,
-            "backbone": {"name": config.model.backbone.name, "sha256": backbone_hash(config.model.backbone.name)},
+            "backbone": backbone and {"name": backbone.name, "sha256": _backbone_sha256(backbone.name)},
             "modules": entries,
             "tasks": {
                 name: {
@@ -84,20 +88,26 @@ def publish(run: Path, config: Config, setup: Setup, snapshot: Snapshot, metrics
     return path
 
 
-def _variants(config: Config, snapshot: Snapshot) -> list[tuple[str, str, Tensors]]:
+@cache
+def _backbone_sha256(name: str) -> str:
+    """Read once: what a run publishes belongs to the weights that it began with."""
+    return backbone_hash(name)
+
+
+def _variants(tree: Tree, ownership: Ownership, snapshot: Snapshot) -> list[tuple[str, str, Tensors]]:
     """(node, module, tensors) for every module at every node of its scope, in the order of the tree."""
-    tree = build_tree(config)
-    ownership = own(config, tree)
+    scopes = set(ownership.scopes.values())
     result: list[tuple[str, str, Tensors]] = []
-    for node in tree:
-        held = snapshot.devices[node.id].kept if node.tier == DEVICE else snapshot.nodes[node.id].versions
-        mine = (m for m in ownership.subtree_modules(node.id) if ownership.scope(m) == node.tier)
-        result += [(node.id, module, held[module]) for module in mine if module in held]
+    for tier, nodes in tree.of_tier.items():
+        for node in nodes if tier in scopes else ():
+            held = snapshot.devices.get(node, NOTHING).kept if tier == DEVICE else snapshot.nodes[node].versions
+            mine = (m for m in ownership.subtree_modules(node) if ownership.scope(m) == tier)
+            result += [(node, module, held[module]) for module in mine if module in held]
     return result
 
 
 def _write_module(
-    root: Path, config: Config, setup: Setup, node: str, module: str, tensors: Tensors, snapshot: Snapshot
+    root: Path, config: Config, setup: Setup, node: str, module: str, scope: str, tensors: Tensors, snapshot: Snapshot
 ) -> dict[str, Any]:
     """Write one module and describe it."""
     directory = root / node / module.partition("/")[0]
@@ -108,13 +118,13 @@ def _write_module(
     directory.mkdir(parents=True, exist_ok=True)
     parameters = {name: tensor.contiguous() for name, tensor in tensors.items() if not is_control(name)}
     save_file(parameters, file, metadata={"format": "pt"})
-    if file.name == "adapter_model.safetensors":
+    if file.name == "adapter_model.safetensors" and config.model.backbone is not None:
         write_adapter_config(dict(setup.adapter_config or {}), resolve(config.model.backbone.name), directory)
     stamp = snapshot.coordinator.stamps.get(node, {}).get(module, snapshot.coordinator.round)
     return {
         "module": module,
         "node": node,
-        "scope": own(config, build_tree(config)).scope(module),
+        "scope": scope,
         "round": stamp,
         "file": file.relative_to(root).as_posix(),
         "sha256": file_sha256(file),

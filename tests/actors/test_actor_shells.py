@@ -11,10 +11,8 @@ import torch
 from fogtune.actors.aggregators import AggregatorActor
 from fogtune.actors.coordinator import CoordinatorActor
 from fogtune.actors.hosts import HostActor
-from fogtune.platform.aggregation import ModuleSum, Tensors, Update
+from fogtune.platform.aggregation import ModuleSum, Update
 from fogtune.platform.config import Config
-from fogtune.platform.federation.local_runner import LocalRunner
-from fogtune.platform.modules import module_names
 
 MakeConfig = Callable[..., Config]
 
@@ -24,56 +22,43 @@ def config(tiny: MakeConfig) -> Config:
     return tiny()
 
 
-def initial(config: Config) -> dict[str, Tensors]:
-    return {module: {"weight": torch.zeros(1)} for module in module_names(config)}
-
-
 def update(value: float, weight: int = 1) -> Update:
     return Update({"head/topic": ModuleSum.of({"weight": torch.tensor([value])}, weight)}, {})
 
 
 def test_they_read_like_the_federation(config: Config) -> None:
     assert repr(CoordinatorActor(config, "run-1")) == "coordinator (smoke)"
-    assert repr(AggregatorActor("fog/0", config, "fog-0", initial(config))) == "fog/0 (3 children)"
-    assert repr(HostActor("devices/0/0", config, ("watch-0", "reader-0"))) == "devices/0/0 (2 devices)"
-    assert repr(HostActor("device/watch-0", config, ("watch-0",))) == "device/watch-0"
+    assert repr(AggregatorActor("fog/0", config, ("fog-0",), {})) == "fog/0 (3 children)"
+    assert repr(AggregatorActor("fog/0+1", config, ("fog-0", "fog-1"), {})) == "fog/0+1 (2 nodes, 5 children)"
+    assert repr(HostActor("devices/0/0", config, 2)) == "devices/0/0 (2 devices)"
+    assert repr(HostActor("device/watch-0", config, 1)) == "device/watch-0"
 
 
-def test_a_node_forgets_what_came_in_a_round_that_was_not_closed(config: Config) -> None:
-    node: Any = AggregatorActor("fog/0", config, "fog-0", initial(config))
-    node.add(update(100.0))
-    node.begin()
-    node.add(update(1.0, 3))
-    node.add(update(5.0, 1))
-    upward, (sent, made) = node.close(1, ())
-    assert (sent, made) == (("head/topic",), ())
-    total = upward.modules["head/topic"]
+def test_a_node_forgets_what_came_in_an_attempt_that_was_not_closed(config: Config) -> None:
+    actor: Any = AggregatorActor("fog/0", config, ("fog-0",), {})
+    actor.add(1, {"fog-0": update(100.0)})
+    actor.add(2, {"fog-0": update(1.0, 3)})
+    actor.add_one(2, "fog-0", update(5.0, 1))
+    told, bundle = actor.close(2, 1, (), {"cloud": [("fog-0", "cloud")]}, {})
+    assert told == {"fog-0": (("head/topic",), ())}
+    total = bundle["cloud"].modules["head/topic"]
     assert total.weight == 4
     assert total.mean()["weight"].tolist() == [2.0]
-    assert node.close(2, ())[1] == ((), ())  # nothing is counted twice
+    told, _ = actor.close(3, 2, (), {"cloud": [("fog-0", "cloud")]}, {})
+    assert told == {"fog-0": ((), ())}  # nothing is counted twice
 
 
-def test_a_node_takes_over_what_it_is_told(config: Config) -> None:
-    node: Any = AggregatorActor("fog/0", config, "fog-0", initial(config))
-    above = {module: {"weight": torch.ones(1)} for module in module_names(config)}
-    node.adopt(1, ("head/topic",), above)
-    assert node.versions()["head/topic"]["weight"].tolist() == [1]
-    assert node.versions()["head/exercise"]["weight"].tolist() == [0]
-    other: Any = AggregatorActor("fog/0", config, "fog-0", initial(config))
-    other.restore(node.state())
-    assert other.versions()["head/topic"]["weight"].tolist() == [1]
-
-
-def test_a_host_keeps_the_states_of_its_own_devices(tiny: MakeConfig) -> None:
-    config = tiny('federation.modules=[{"match": "head/*", "scope": "device"}]', "evaluation.personal=false")
-    runner = LocalRunner(config)
-    runner.round(1)
-    runner.close()
-    everybody = dict(runner.snapshot().devices)
-    host: Any = HostActor("devices/0/0", config, ("watch-0", "reader-0"))
-    threads = torch.get_num_threads()
-    host.load()
-    torch.set_num_threads(threads)
-    host.restore(everybody)
-    assert set(host.states()) == {"watch-0", "reader-0"}
-    assert set(host.states()["reader-0"].kept) == {"head/topic"}
+def test_a_node_holds_what_it_made_until_it_goes_on_from_others(tiny: MakeConfig) -> None:
+    actor: Any = AggregatorActor("fog/0", tiny("federation.cadence.fog=2"), ("fog-0", "fog-1"), {})
+    above = {"head/topic": {"weight": torch.zeros(1)}}
+    assert actor.made() == {}
+    actor.add(1, {"fog-0": update(3.0)})
+    layout = dict.fromkeys(("fog-0", "fog-1"), ((0, "cloud", ("head/topic",)),))
+    actor.close(1, 1, (), {"cloud": [("fog-0", "cloud"), ("fog-1", "cloud")]}, layout, {"cloud": above})
+    assert {node: list(versions) for node, versions in actor.made().items()} == {"fog-0": ["head/topic"]}
+    assert actor.made()["fog-0"]["head/topic"]["weight"].tolist() == [3]
+    other: Any = AggregatorActor("fog/0", tiny(), ("fog-0", "fog-1"), {})
+    other.restore(actor.states())
+    assert other.made()["fog-0"]["head/topic"]["weight"].tolist() == [3]
+    actor.adopt(1, {}, {"fog-0": ("head/topic",)}, {})
+    assert actor.made() == {}

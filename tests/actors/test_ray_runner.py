@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,8 @@ from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
 from fogtune.platform.federation.local_runner import LocalRunner, Runner
 from fogtune.platform.federation.snapshot import Snapshot
-from fogtune.platform.run.record import LedgerRow, RoundRecord
+from fogtune.platform.run.record import RoundRecord
+from fogtune.platform.run.rows import LedgerRows
 
 MakeConfig = Callable[..., Config]
 
@@ -37,10 +39,12 @@ LATE = (
     "radio: {fading: none, least_snr_db: -20}, d2d: {share: true}}",
 )
 """Readers that come in round 2; they stand in the shadow of something."""
+ALONE = ("execution.fused_devices=1", "execution.host_retries=0")
+"""A device trains where it is at home, and is lost with its host."""
 STAR = ("topology.tiers=[]", "network.placement.access_points=2")
 
 
-def rounds(runner: Runner, count: int) -> tuple[list[RoundRecord], list[list[LedgerRow]], Snapshot]:
+def rounds(runner: Runner, count: int) -> tuple[list[RoundRecord], list[LedgerRows], Snapshot]:
     """What some rounds leave, but for how long they took."""
     try:
         results = [runner.round(number) for number in range(1, count + 1)]
@@ -84,12 +88,17 @@ def test_ray_gives_the_bits_of_one_process(
 
 
 def test_actors_read_like_the_federation(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("execution.devices_per_actor=3"), "names")
+    regional = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'  # else fog nodes would have nothing to do
+    runner = RayRunner(tiny("execution.devices_per_actor=3", regional), "names")
     try:
-        named = {a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == "names"}
-        assert named == {"coordinator", "fog/0", "fog/1", "devices/0/0", "devices/0+1/0"}
+        assert names_in("names") == {"coordinator", "fog/0", "fog/1", "devices/0/0", "devices/0+1/0"}
     finally:
         runner.close()
+
+
+def names_in(namespace: str) -> set[str]:
+    """Of the actors of a namespace."""
+    return {a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if a["namespace"] == namespace}
 
 
 def host_pid(namespace: str, name: str) -> int:
@@ -100,7 +109,7 @@ def host_pid(namespace: str, name: str) -> int:
 
 
 def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("execution.devices_per_actor=3"), "killed")
+    runner = RayRunner(tiny("execution.devices_per_actor=3", *ALONE), "killed")
     try:
         runner.round(1)
         os.kill(host_pid("killed", "devices/0/0"), signal.SIGKILL)
@@ -110,8 +119,32 @@ def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: 
         runner.close()
 
 
+@pytest.mark.parametrize("changes", [(), ("federation.modules=[{match: 'head/*', scope: device}]", NETWORK, HEADED)])
+def test_a_host_that_is_killed_in_a_cohort_loses_nothing(
+    tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...]
+) -> None:
+    """It dies while it trains in round 2, and again with the evaluation of round 3."""
+    config = tiny(*changes, "local.epochs=4")
+    expected = rounds(LocalRunner(config), 3)
+    namespace = f"cohort-{len(changes)}"
+    runner = RayRunner(config, namespace)
+    try:
+        results = [runner.round(1)]
+        for number, after_s in ((2, 0.2), (3, 0.9)):
+            name = next(name for name in names_in(namespace) if name.startswith("devices/"))
+            killer = threading.Timer(after_s, os.kill, (host_pid(namespace, name), signal.SIGKILL))
+            killer.start()
+            results.append(runner.round(number))
+            killer.join()
+        assert [r.lost for r in results] == [None] * 3
+        assert [replace(r.record, wall_s=0.0) for r in results] == expected[0]
+        assert same_bits(runner.snapshot(), expected[2])
+    finally:
+        runner.close()
+
+
 def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("execution.devices_per_actor=3", "federation.quorum=0.4"), "quorum")
+    runner = RayRunner(tiny("execution.devices_per_actor=3", "federation.quorum=0.4", *ALONE), "quorum")
     try:
         runner.round(1)
         os.kill(host_pid("quorum", "devices/0/0"), signal.SIGKILL)
@@ -125,7 +158,7 @@ def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeC
 
 
 def test_a_killed_head_takes_its_members_updates_with_it(tiny: MakeConfig, shared_ray: None) -> None:
-    one_each = ("execution.devices_per_actor=1", "federation.quorum=0.2")
+    one_each = ("execution.devices_per_actor=1", "federation.quorum=0.2", *ALONE)
     config = tiny(*one_each, NETWORK, "network.radio.loss=0", HEADED_ONLY)
     (_, twin), _, _ = rounds(LocalRunner(config), 2)
     headed = {d["about"]: d["why"].split()[0] for d in twin.decisions if d["what"] == "is headed"}
@@ -148,7 +181,7 @@ def test_a_killed_head_takes_its_members_updates_with_it(tiny: MakeConfig, share
 def test_what_a_killed_host_was_to_hand_on_is_missed_by_those_who_wait_for_it(
     tiny: MakeConfig, shared_ray: None
 ) -> None:
-    config = tiny(*LATE, "execution.devices_per_actor=1", "federation.quorum=0.2")
+    config = tiny(*LATE, "execution.devices_per_actor=1", "federation.quorum=0.2", *ALONE)
     (_, twin), _, _ = rounds(LocalRunner(config), 2)
     told = {d["about"]: d["why"] for d in twin.decisions if d["what"] == "is handed on"}
     assert "from coach-0: " in told["reader-0"]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +69,8 @@ def fine_tune(
     make_run: MakeRun, record: Callable[..., RoundRecord], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> FakeFineTune:
     fake = FakeFineTune(make_run, record)
-    presets = ModuleType("fogtune.pipelines.presets")
+    presets, early = ModuleType("fogtune.pipelines.presets"), ModuleType("fogtune.pipelines.early")
+    early.ray_beside_libraries = lambda *_: nullcontext()  # type: ignore[attr-defined]
     (tmp_path / "small.yaml").write_text(CONFIG)
 
     def default() -> Config:
@@ -79,7 +81,7 @@ def fine_tune(
         return load_config(tmp_path / "small.yaml")
 
     presets.PRESETS = {"default": default}  # type: ignore[attr-defined]
-    for name, module in (("fine_tune", fake), ("presets", presets)):
+    for name, module in (("fine_tune", fake), ("presets", presets), ("early", early)):
         monkeypatch.setitem(sys.modules, f"fogtune.pipelines.{name}", module)
         monkeypatch.setattr(fogtune.pipelines, name, module, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -245,3 +247,13 @@ def test_doctor_says_what_to_do_and_exits_1_on_a_failure(monkeypatch: pytest.Mon
     assert result.exit_code == 1
     assert "does not start" in result.stdout
     assert "-> look" in result.stdout
+
+
+def test_doctor_tells_what_the_cache_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fogtune.pipelines import doctor
+
+    monkeypatch.setenv("FOGTUNE_CACHE", str(tmp_path / "cache"))
+    assert doctor.cache().found == f"0 B in {tmp_path / 'cache'}"
+    (tmp_path / "cache" / "prefixes").mkdir(parents=True)
+    (tmp_path / "cache" / "prefixes" / "one.shard").write_bytes(bytes(2000))
+    assert doctor.cache().found == f"2.00 kB in {tmp_path / 'cache'}"

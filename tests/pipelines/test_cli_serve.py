@@ -167,7 +167,8 @@ class TestPredict:
             ((*EXERCISE, "--input", "imu=nan.csv"), ("--input.imu",)),
             ((*EXERCISE, "--input", "imu=bad.npy"), ("--input", "'bad.npy' is no series", "allowed: npy, or CSV")),
             ((*EXERCISE, "--input", "imu=objects.npy"), ("--input", "'objects.npy' is no series")),
-            ((*EXERCISE, "--input", "imu=flat.npy"), ("--input", "'flat.npy' is no series (float64 (3,))")),
+            ((*EXERCISE, "--input", "imu=flat.npy"), ("--input.imu", "has 3 channels; allowed: 6")),
+            ((*EXERCISE, "--input", "imu=deep.npy"), ("--input", "'deep.npy' is no series (float64 (1, 2, 6))")),
         ],
     )
     def test_wrong_input(
@@ -180,6 +181,7 @@ class TestPredict:
         Path("bad.npy").write_text("no array")
         np.save("objects.npy", np.array([[{}]], dtype=object))
         np.save("flat.npy", np.zeros(3))
+        np.save("deep.npy", np.zeros((1, 2, 6)))
         before = sorted(in_a_folder.iterdir())
         result = invoke("predict", served, *arguments)
         assert_refused(result, *mentioned)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,14 @@ import fogtune
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.local import Trained, train
+from fogtune.platform.learning.pupil import Member
+from fogtune.platform.learning.stack import Stack
 from fogtune.platform.run import RoundRecord, RunDirectory
 
 MakeConfig = Callable[..., Config]
+
+ALONE = ("execution.fused_devices=1", "execution.host_retries=0")
+"""A device trains where it is at home, and is lost with its host."""
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -84,7 +89,7 @@ def test_a_federation_of_three_modalities_learns(runs: Path) -> None:
 
 def test_a_host_that_is_killed_while_it_trains_fails_the_run_which_can_be_resumed(tiny: MakeConfig, runs: Path) -> None:
     """Two hosts: one has watch-0 and reader-0."""
-    changes = (f"output.directory={runs}", "rounds=2", "local.epochs=12", "evaluation.personal=false")
+    changes = (f"output.directory={runs}", "rounds=2", "local.epochs=12", "evaluation.personal=false", *ALONE)
     config = tiny(*changes, "execution.runner=ray", "execution.devices_per_actor=3")
     timers = []
 
@@ -115,7 +120,12 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
     tiny: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everything is as if the updates of the two devices had been lost in one process; their personal heads too."""
-    changes = ("rounds=3", "federation.quorum=0.3", 'federation.modules=[{"match": "head/*", "scope": "device"}]')
+    changes = (
+        "rounds=3",
+        "federation.quorum=0.3",
+        *ALONE,
+        'federation.modules=[{"match": "head/*", "scope": "device"}]',
+    )
     config = tiny(*changes, f"output.directory={runs}", "execution.runner=ray", "execution.devices_per_actor=3")
 
     def on_event(record: RoundRecord) -> None:
@@ -128,12 +138,12 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
     assert done.directory.info.summary.updates_lost == 2
     assert "round 2 goes on without watch-0, reader-0: its host devices/0/0 died" in caplog.text
 
-    def lose(bench: Any, device: str, round_number: int, *others: Any) -> Trained:
-        if round_number == 2 and device in ("watch-0", "reader-0"):
+    def lose(bench: Any, members: Sequence[Member], round_number: int) -> tuple[list[Trained], Stack]:
+        if round_number == 2 and members[0].device in ("watch-0", "reader-0"):
             raise OSError("lost")
-        return train(bench, device, round_number, *others)
+        return train(bench, members, round_number)
 
-    monkeypatch.setattr("fogtune.platform.federation.host.train", lose)
+    monkeypatch.setattr("fogtune.platform.federation.training.train", lose)
     expected = fogtune.run(tiny(*changes, f"output.directory={runs.parent / 'local'}"))
     assert versions(done.directory) == versions(expected.directory)
     assert records(done.directory) == records(expected.directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fogtune.platform.config import Config
-from fogtune.platform.modules import KINDS, kind_and_name, module_names
+from fogtune.platform.modules import KINDS, is_standardised, kind_and_name, module_names, modules_of_task
 
 
 def config(**model: Any) -> Config:
@@ -45,6 +45,17 @@ def test_all_kinds_in_order() -> None:
 
 def test_what_is_null_has_no_modules() -> None:
     assert module_names(config(adapter=None, prompts=None)) == ("head/vqa", "head/topic")
+
+
+def test_what_is_not_standardised_has_no_statistics() -> None:
+    encoders = {
+        "imu": {"kind": "features", "channels": 6},
+        "image": {"kind": "features", "channels": 6, "standardise": False},
+    }
+    without = config(encoders=encoders, adapter=None, prompts=None)
+    assert module_names(without)[:3] == ("encoder/imu", "encoder/image", "statistics/imu")
+    assert modules_of_task(without, "vqa", ["text", "image"]) == ("encoder/image", "head/vqa")
+    assert [is_standardised(without, modality) for modality in ("text", "imu", "image")] == [False, True, False]
 
 
 def test_kind_and_name() -> None:

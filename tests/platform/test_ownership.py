@@ -166,3 +166,22 @@ def test_scopes_and_cadences_in_a_tree_of_four_tiers() -> None:
     assert going_up(owned, "adapter/fusion", "region") == [4, 8]
     assert going_up(owned, "head/vqa", "fog") == [2, 4, 6, 8]
     assert going_up(owned, "head/vqa", "region") == []
+
+
+@pytest.mark.parametrize("tiers", [(), ("fog",), ("region", "fog")])
+def test_what_is_told_of_a_node_by_groups_is_what_its_devices_say_one_by_one(tiers: tuple[str, ...]) -> None:
+    owned = ownership(tiers=tiers)
+    tree = owned.tree
+    for node in tree.aggregators:
+        below = tree.leaves(node)
+        groups = [str(tree[device].group) for device in below]
+        assert tree.groups_below[node] == {group: groups.count(group) for group in groups}
+        for module in owned.modules:
+            begins = [owned.begins_of[device][module] for device in below if module in owned.begins_of[device]]
+            assert owned.begins_below[node].get(module) == min(begins, default=None)
+            assert owned.owners_below(node, module, 1) == sum(begin <= 1 for begin in begins)
+        for task in ("vqa", "topic", "side"):
+            inputs = {m for device in below if task in owned.tasks_of(device) for m in owned.inputs_of(device, task)}
+            assert owned.inputs_below(node, task) == inputs
+    assert owned.inputs_below("reader-0", "vqa") == {"text"}
+    assert owned.inputs_below("watch-0", "vqa") == set()

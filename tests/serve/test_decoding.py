@@ -184,6 +184,8 @@ def test_series() -> None:
     assert series.dtype == np.float32
     np.testing.assert_array_equal(series, [[1, 2.5], [-3, 4]])
     np.testing.assert_array_equal(Decoder(SETTINGS).value(IMU, np.array([[1, 2]], np.int64), "f"), [[1, 2]])
+    np.testing.assert_array_equal(Decoder(SETTINGS).value(IMU, [1, 2.5], "f"), [[1, 2.5]])
+    np.testing.assert_array_equal(Decoder(SETTINGS).value(Input("ecg", "series", 1), [1, 2.5], "f"), [[1], [2.5]])
     free = Decoder(SETTINGS).value(Input("any", "series", None), [[1, 2, 3]], "f")
     assert isinstance(free, np.ndarray)
     assert free.shape == (1, 3)
@@ -194,7 +196,8 @@ def test_series() -> None:
     [
         ("1 2", "is '1 2'; allowed: (T, 2) finite numbers, as a list of rows"),
         ([], "is a list of 0; "),
-        ([1, 2], "is a list of 2; "),
+        ([1, 2, 3], "has 3 channels; allowed: 2"),
+        ([1, [2]], "holds a list of 1 at 0; "),
         ([[1, 2], 3], "is a list of 2; "),
         ([[]], "has 0 channels; allowed: 2"),
         ([[1, 2], [3]], "has 1 numbers at 1, but 2 at 0; allowed: (T, 2) finite numbers"),
@@ -207,7 +210,8 @@ def test_series() -> None:
         ([[1, 1e39]], "holds 1e+39 at [0, 1]; allowed: finite 32-bit numbers"),
         ([[1, 10**400]], "holds a whole number beyond all floats; "),
         (np.zeros((3, 2), bool), "holds bool values; "),
-        (np.zeros(3), "has shape (3,); "),
+        (np.zeros(3), "has 3 channels; allowed: 2"),
+        (np.zeros((1, 3, 2)), "has shape (1, 3, 2); "),
     ],
 )
 def test_what_is_no_series(value: Any, detail: str) -> None:
@@ -216,6 +220,7 @@ def test_what_is_no_series(value: Any, detail: str) -> None:
 
 def test_long_series() -> None:
     assert refusal(IMU, [[0, 0]] * 7, 413) == "has 14 numbers; allowed: at most 12"
+    assert refusal(IMU, [0] * 14, 413) == "has 14 numbers; allowed: at most 12"
     assert refusal(IMU, np.zeros((7, 2)), 413) == "has 14 numbers; allowed: at most 12"
     # As an array of texts these would take 8 TB.
     settings = Settings(run="run", max_series_values=2_000_000)

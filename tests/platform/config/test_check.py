@@ -31,6 +31,14 @@ HOUSE: dict[str, Any] = {
     "model": {"encoders": {"image": {"kind": "image"}, "imu": {"kind": "series", "channels": 6}}},
 }
 
+BARE = [
+    "devices=[{name: watch, count: 2, modalities: [imu], tasks: [exercise]}]",
+    "sources={gym: {kind: embedded, asset: seglearn}}",
+    "tasks={exercise: {source: gym, inputs: [imu], label: exercise}}",
+    "model={backbone: null, width: 8, adapter: null, encoders: {imu: {kind: features, channels: 6}}}",
+]
+"""A federation without a backbone."""
+
 OWN_NEWS = "sources.news={kind: folder, path: x, columns: {text: body}, labels: {topic: section}%s}"
 
 
@@ -50,6 +58,8 @@ OWN_NEWS = "sources.news={kind: folder, path: x, columns: {text: body}, labels: 
         ["sources.gym.held_out={groups: ['8']}"],
         ["local.warmup_rounds=8"],
         [OWN_NEWS % ", group: paper, held_out: {groups: [a]}"],
+        BARE,
+        [*BARE, "local.optimizer=none", "federation.modules=[{match: statistics/imu}]"],
     ],
 )
 def test_what_can_work_passes(overrides: list[str]) -> None:
@@ -153,6 +163,24 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
             ["model.experts={top_k: 3, per_device: 2}"],
             "model.experts.per_device: 2 given; allowed: at least 3, model.experts.top_k",
         ),
+        ([*BARE, "model.width=null"], "model.width: null given without a backbone; allowed: 1 or more"),
+        (["model.width=8"], "model.width: 8 given; allowed with a backbone: null, the width is its own"),
+        ([*BARE, "model.adapter={}"], "model.adapter: rank 8 given; allowed without a backbone: null"),
+        ([*BARE, "model.experts={}"], "model.experts: count 8 given; allowed without a backbone: null"),
+        (
+            [
+                *BARE,
+                "devices.0.modalities=[imu, text]",
+                "sources.gym={kind: folder, path: x, columns: {imu: x, text: t}, labels: {exercise: e}, "
+                "partition: {kind: iid}}",
+                "tasks.exercise.inputs=[imu, text]",
+            ],
+            "tasks.exercise.inputs.1: 'text' given, which a backbone encodes; allowed without one: imu",
+        ),
+        (
+            [*BARE, "model.encoders={}"],
+            "tasks.exercise.inputs.0: 'imu' has no encoder; allowed: none, or add model.encoders.imu",
+        ),
         # averaging
         (
             ["rounds=2", "local.warmup_rounds=2.5"],
@@ -223,6 +251,15 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
         (
             ["federation.rule.kind=scaffold"],
             "local.optimizer: 'adamw' given; allowed with rule scaffold: sgd",
+        ),
+        (
+            ["federation.rule.kind=scaffold", "local.optimizer=none"],
+            "local.optimizer: 'none' given; allowed with rule scaffold: sgd",
+        ),
+        (
+            [*BARE, "model.encoders.imu.standardise=false", "federation.modules=[{match: 'statistics/*'}]"],
+            "federation.modules.0.match: 'statistics/*' matches no module; allowed: encoder/imu, prompt/exercise, "
+            "head/exercise",
         ),
         (
             ["federation.rule.kind=scaffold", "local.optimizer=sgd", "federation.cadence.region=2"],

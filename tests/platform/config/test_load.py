@@ -184,15 +184,15 @@ def test_override_of_a_kind_drops_what_the_new_kind_has_not() -> None:
         ("rounds=soon", "rounds: 'soon' given; allowed: integer (at least 1)"),
         ("rounds=", "rounds: null given; allowed: integer (at least 1)"),
         ("local.learning_rate=.inf", "local.learning_rate: inf given; allowed: number (above 0), finite"),
-        ("local.optimizer=adam", "local.optimizer: 'adam' given; allowed: adamw | sgd"),
+        ("local.optimizer=adam", "local.optimizer: 'adam' given; allowed: adamw | sgd | none"),
         (
             "execution.devices_per_actor=few",
             "execution.devices_per_actor: 'few' given; allowed: integer (at least 1) or auto",
         ),
         ("evaluation.personal=maybe", "evaluation.personal: 'maybe' given; allowed: true or false"),
         ("model.encoders.imu.channels=0", "model.encoders.imu.channels: 0 given; allowed: integer (at least 1)"),
-        ("model.encoders.imu.kind=imu", "model.encoders.imu.kind: 'imu' given; allowed: image | series"),
-        ("model.encoders.imu={}", "model.encoders.imu.kind: missing; allowed: image | series"),
+        ("model.encoders.imu.kind=imu", "model.encoders.imu.kind: 'imu' given; allowed: image | series | features"),
+        ("model.encoders.imu={}", "model.encoders.imu.kind: missing; allowed: image | series | features"),
         (
             "federation.rule.kind=[fedavg]",
             "federation.rule.kind: ['fedavg'] given; allowed: fedavg | fedprox | fedavgm | fedadam | fedyogi | "

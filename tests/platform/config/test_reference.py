@@ -30,9 +30,7 @@ def test_every_section_and_every_field_is_in_it_once() -> None:
 
 def test_a_row_has_type_default_allowed_and_meaning() -> None:
     assert "| `rounds` | integer | `8` | at least 1 | Number of rounds. |" in part("The root")
-    assert (
-        "| `optimizer` | choice | `adamw` | adamw \\| sgd | Made anew each round; nothing of it is kept or sent. |"
-    ) in part("local")
+    assert "| `schedule` | choice | `constant` | constant \\| cosine | Over the whole run; " in part("local")
     assert (
         "| `cadence` | mapping of name to integer | `{}` | each at least 1 | Tier -> every how many rounds its nodes "
         "send modules upward, 1 where absent. `{fog: 2}` is the paper's E_agg = 2; a tier's cadence is a multiple of "
@@ -40,6 +38,7 @@ def test_a_row_has_type_default_allowed_and_meaning() -> None:
     ) in part("federation")
     assert "| `fraction` | number or null | `null` | above 0, below 1 |" in part("sources.NAME.held_out")
     assert "| `channels` | integer | required | at least 1 |" in part("model.encoders.NAME (series)")
+    assert "| `hidden` | list of integer | `[]` | each at least 1 |" in part("model.encoders.NAME (features)")
     assert "| `kind` | choice | required | `series` |" in part("model.encoders.NAME (series)")
     assert "| `tiers` | list of [mapping](#topologytiersn) | `[{name: fog, count: 4}]` |" in part("topology (counted)")
 

@@ -102,7 +102,7 @@ def test_seglearn_works_where_nothing_can_be_written(tmp_path: Path, monkeypatch
 def test_an_unknown_pickle_is_not_opened(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seglearn, "_SHA256", "0" * 64)
     monkeypatch.setattr(np, "load", None)
-    monkeypatch.setattr(seglearn, "_cache_directory", lambda: None)
+    monkeypatch.setattr(seglearn, "user_cache", lambda: None)
     with pytest.raises(AssetMissing, match=r"watch_dataset.npy has SHA-256 eb122f23cdf0"):
         load_seglearn()
 

@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
         Image.new("RGB", (5, 2), BLUE).save(root / "files" / name)
     np.save(root / "files" / "a.npy", np.array([[1, 2], [3, 4], [5, 6]]))
     (root / "files" / "b.csv").write_text("0.5,1.5\n2.5,3.5\n")
-    np.save(root / "files" / "flat.npy", np.zeros(4))
+    np.save(root / "files" / "flat.npy", np.arange(4))
+    np.save(root / "files" / "deep.npy", np.zeros((1, 2, 2)))
     np.save(root / "files" / "three.npy", np.zeros((4, 3)))
     np.save(root / "files" / "huge.npy", np.array([[1.0, 1e300]]))
     np.save(root / "files" / "object.npy", np.array([{}, []], dtype=object), allow_pickle=True)
@@ -74,6 +75,13 @@ def test_jsonl_becomes_a_table(folder: Path) -> None:
     assert table.splits["train"].tolist() == [0, 1]
 
 
+def test_vectors_stay_vectors(folder: Path) -> None:
+    write_values(folder, "files/flat.npy", "files/flat.npy")
+    vectors = [np.asarray(value) for value in load_table(source(folder)).modalities["m"]]
+    assert [one.dtype for one in vectors] == [np.float32, np.float32]
+    assert [one.tolist() for one in vectors] == [[0, 1, 2, 3]] * 2
+
+
 def test_csv_becomes_a_table(folder: Path) -> None:
     text = '\ufeffvalue,topic,tags,score\n"one, and\nmore\u2028yes",x,p|q,0.5\n\ntwo,y,,2\n'
     (folder / "metadata.csv").write_text(text, encoding="utf-8")
@@ -94,7 +102,7 @@ def test_csv_becomes_a_table(folder: Path) -> None:
         (["files/a.png", "files/a.npy"], r"row 2 is 'files/a.npy'; allowed: .png, .jpg, .jpeg files"),
         (["files/a.png", None], r"row 2 is None; allowed: text or a path"),
         (["files/a.png", "files/text.png"], r"row 2, 'files/text.png': cannot identify image"),
-        (["files/flat.npy"], r"row 1, 'files/flat.npy': has shape \(4,\); allowed: \(T, C\)"),
+        (["files/deep.npy"], r"row 1, 'files/deep.npy': has shape \(1, 2, 2\); allowed: \(T, C\) or \(N,\)"),
         (["files/a.npy", "files/three.npy"], r"row 2, 'files/three.npy': has 3 channels; allowed: 2"),
         (["files/huge.npy"], r"row 1, 'files/huge.npy': holds 1e\+300 at \[0, 1\]; allowed: finite"),
         (["files/object.npy"], r"row 1, 'files/object.npy': Object arrays cannot be loaded"),

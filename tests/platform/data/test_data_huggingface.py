@@ -94,7 +94,7 @@ def test_a_single_dataset_is_the_train_split(tmp_path: Path) -> None:
     assert table.splits["train"].tolist() == [0, 1]
     series = table.modalities["imu"][0]
     assert isinstance(series, np.ndarray)
-    assert series.tolist() == [[1.0], [2.0]]  # one channel
+    assert series.tolist() == [1.0, 2.0]  # a vector to one encoder, a series of one channel to another
 
 
 @pytest.mark.parametrize(

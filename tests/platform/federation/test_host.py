@@ -11,7 +11,7 @@ from fogtune.platform.aggregation import HeldUpdates, ModuleSum, Tensors, Update
 from fogtune.platform.aggregation.tier import TierLogic
 from fogtune.platform.config import Config
 from fogtune.platform.federation.coordinator import Coordinator
-from fogtune.platform.federation.host import DeviceHost, DeviceState
+from fogtune.platform.federation.host import DeviceHost
 from fogtune.platform.federation.messages import EvaluationJob, RoundPlan
 
 MakeConfig = Callable[..., Config]
@@ -20,12 +20,10 @@ Versions = dict[str, Mapping[str, Tensors]]
 PERSONAL_HEADS = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
 
 
-def start(config: Config, devices: tuple[str, ...] | None = None) -> tuple[DeviceHost, RoundPlan, Versions]:
-    """A host (of all devices), the plan of round 1, and version 0 at every aggregating node."""
-    host = DeviceHost(config, devices or ())
+def start(config: Config) -> tuple[DeviceHost, RoundPlan, Versions]:
+    """A host, the plan of round 1, and version 0 at every aggregating node."""
+    host = DeviceHost(config)
     coordinator = Coordinator(config, host.setup())
-    if devices is None:
-        host.states = {device: DeviceState() for device in coordinator.tree.devices}
     logic = {
         node: TierLogic(config, coordinator.tree, coordinator.ownership, node) for node in coordinator.tree.aggregators
     }
@@ -47,7 +45,7 @@ def same(ours: Update, theirs: Update) -> bool:
 class TestTrain:
     def test_devices_of_a_fog_node_are_added_up(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny())
-        reply = host.train(plan, versions)
+        reply = host.train(plan, versions, {})
         assert [report.device for report in reply.reports] == ["watch-0", "watch-1", "reader-0", "reader-1", "coach-0"]
         assert all(report.error is None and report.personal for report in reply.reports)
         total = reply.updates["fog-0"].modules["head/exercise"]
@@ -57,31 +55,28 @@ class TestTrain:
         assert reply.updates["fog-1"].metrics["samples/topic"] == 8  # reader-1
 
     def test_it_does_not_matter_who_shares_the_process(self, tiny: MakeConfig) -> None:
-        config = tiny()
-        host, plan, versions = start(config)
-        together = host.train(plan, versions).updates
+        host, plan, versions = start(tiny())
+        together = host.train(plan, versions, {}).updates
         apart: dict[str, Update] = {}
-        for devices in (("coach-0", "reader-1"), ("watch-0",), ("reader-0", "watch-1")):
-            host.states = {device: DeviceState() for device in devices}
+        for numbers in ((2, 1), (0,)):  # watches, readers, coaches: a cohort each
             spoil(host)
-            for node, update in host.train(plan, versions).updates.items():
+            for node, update in host.train(plan, versions, {}, numbers=numbers).updates.items():
                 apart[node] = apart.get(node, Update.empty()) + update
         assert together.keys() == apart.keys()
         assert all(same(together[node], apart[node]) for node in together)
 
     def test_a_device_that_diverges_is_a_failure_of_its_own(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny())
-        whole = host.train(plan, versions)
-        host.states = dict.fromkeys(host.states, DeviceState())
+        whole = host.train(plan, versions, {})
         poisoned = {
             name: torch.full_like(tensor, torch.nan) for name, tensor in versions["fog-1"]["prompt/exercise"].items()
         }
         versions["fog-1"] = {**versions["fog-1"], "prompt/exercise": poisoned}
-        reply = host.train(plan, versions)
+        reply = host.train(plan, versions, {})
         errors = {report.device: report.error for report in reply.reports if report.error}
         assert errors.keys() == {"watch-1"}
         assert errors["watch-1"].startswith("update rejected: not finite in tensor 'encoder/imu/")
-        assert host.states["watch-1"] == DeviceState()
+        assert "watch-1" not in reply.states
         assert same(reply.updates["fog-0"], whole.updates["fog-0"])
         readers = reply.updates["fog-1"].modules["head/topic"]
         assert readers == whole.updates["fog-1"].modules["head/topic"]
@@ -92,23 +87,25 @@ class TestTrain:
             name: torch.full_like(tensor, torch.inf) for name, tensor in versions["fog-0"]["head/topic"].items()
         }
         versions["fog-0"] = {**versions["fog-0"], "head/topic": poisoned}
-        errors = {report.device for report in host.train(plan, versions).reports if report.error}
+        reply = host.train(plan, versions, {})
+        errors = {report.device for report in reply.reports if report.error}
         assert errors == {"reader-0", "coach-0"}
-        assert set(host.states["watch-0"].kept) >= {"encoder/imu", "head/exercise"}
+        assert set(reply.states["watch-0"].kept) >= {"encoder/imu", "head/exercise"}
 
     def test_a_robust_rule_keeps_updates_apart(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny("federation.rule.kind=median"))
-        held = host.train(plan, versions).updates["fog-0"].modules["head/topic"]
+        held = host.train(plan, versions, {}).updates["fog-0"].modules["head/topic"]
         assert isinstance(held, HeldUpdates)
         assert [one.sender for one in held.contributions] == ["coach-0", "reader-0"]
 
     def test_scaffold_sends_changes_of_control_variates_along(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny("federation.rule.kind=scaffold", "local.optimizer=sgd", PERSONAL_HEADS))
-        update = host.train(plan, versions).updates["fog-1"].modules["prompt/topic"]
+        reply = host.train(plan, versions, {})
+        update = reply.updates["fog-1"].modules["prompt/topic"]
         assert isinstance(update, ModuleSum)
         parameters = set(host.bench.model.tensors_of["prompt/topic"])
         assert set(update.total) == parameters | {f"control/{name}" for name in parameters}
-        state = host.states["reader-1"]
+        state = reply.states["reader-1"]
         assert "prompt/topic" in state.controls
         assert "head/topic" not in state.controls  # nobody else's drift to correct
         assert set(state.kept["head/topic"]) == {"weight", "bias"}
@@ -117,8 +114,8 @@ class TestTrain:
 class TestEvaluate:
     def test_it_adds_up_over_chunks_and_hosts(self, tiny: MakeConfig) -> None:
         host, _, versions = start(tiny("evaluation.batch_size=4"))
-        whole = host.evaluate([EvaluationJob("topic", "cloud", (0, 1, 2))], versions)
-        parts = [host.evaluate([EvaluationJob("topic", "cloud", chunks)], versions) for chunks in ((0, 2), (1,))]
+        whole = host.evaluate([EvaluationJob("topic", "cloud", (0, 1, 2))], versions, {})
+        parts = [host.evaluate([EvaluationJob("topic", "cloud", chunks)], versions, {}) for chunks in ((0, 2), (1,))]
         assert whole["topic", "cloud"]["samples"] == 12
         for name, count in whole["topic", "cloud"].items():
             assert count == sum(part["topic", "cloud"][name] for part in parts)
@@ -126,23 +123,23 @@ class TestEvaluate:
     def test_a_device_that_has_not_trained_yet_has_what_it_started_with(self, tiny: MakeConfig) -> None:
         host, _, versions = start(tiny(PERSONAL_HEADS))
         jobs = [EvaluationJob("topic", "reader-0", (0,))]
-        fresh = host.evaluate(jobs, versions)
+        fresh = host.evaluate(jobs, versions, {})
         host.bench.model.load(
             "head/topic", {n: t.roll(1, 0) * 9 for n, t in host.bench.model.tensors("head/topic").items()}
         )
-        assert host.evaluate(jobs, versions) == fresh
+        assert host.evaluate(jobs, versions, {}) == fresh
 
     def test_a_personal_model_is_the_devices_own(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny(PERSONAL_HEADS))
-        host.train(plan, versions)
-        own = host.states["reader-0"].kept["head/topic"]
+        states = host.train(plan, versions, {}).states
+        own = states["reader-0"].kept["head/topic"]
         always = {"weight": torch.zeros_like(own["weight"]), "bias": torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0])}
-        host.states["reader-0"] = replace(host.states["reader-0"], kept={"head/topic": always})
+        states = {**states, "reader-0": replace(states["reader-0"], kept={"head/topic": always})}
         jobs = [EvaluationJob("topic", "reader-0", (0,)), EvaluationJob("topic", "reader-1", (0,))]
-        result = host.evaluate(jobs, versions)
+        result = host.evaluate(jobs, versions, states)
         third = int((host.bench.targets["topic"][host.bench.held_out("topic")] == 2).sum())
         assert result["topic", "reader-0"]["correct"] == third
-        assert result["topic", "reader-1"] == host.evaluate(jobs[1:], versions)["topic", "reader-1"]
+        assert result["topic", "reader-1"] == host.evaluate(jobs[1:], versions, states)["topic", "reader-1"]
 
     def test_a_region_is_evaluated_on_the_modalities_that_its_devices_collect(
         self, tiny: MakeConfig, images: tuple[str, ...]
@@ -157,20 +154,21 @@ class TestEvaluate:
         head["bias"] = torch.eye(13)[usual]
         versions = {node: {**modules, "head/vqa": head} for node, modules in versions.items()}
         spoil(host)
-        answers = host.evaluate([EvaluationJob("vqa", "fog-1", (0,))], versions)
+        answers = host.evaluate([EvaluationJob("vqa", "fog-1", (0,))], versions, {})
         assert answers["vqa", "fog-1"] == {"samples": 8, "correct": int((targets == usual).sum())}
         assert host.bench.model.tensors_of["encoder/image"]["position"].isnan().all()  # not needed, not loaded
-        host.evaluate([EvaluationJob("vqa", "fog-0", (0,))], versions)
+        host.evaluate([EvaluationJob("vqa", "fog-0", (0,))], versions, {})
         assert host.bench.model.tensors_of["encoder/image"]["position"].isfinite().all()
 
 
-def test_a_restored_device_goes_on_as_it_would_have(tiny: MakeConfig) -> None:
+def test_a_device_goes_on_from_what_it_remembers(tiny: MakeConfig) -> None:
     config = tiny(PERSONAL_HEADS, "federation.rule.kind=scaffold", "local.optimizer=sgd")
     host, plan, versions = start(config)
-    host.train(plan, versions)
-    remembered = dict(host.states)
+    states = host.train(plan, versions, {}).states
     second = replace(plan, round=2)
-    expected = host.train(second, versions).updates
-    host.states = remembered
-    again = host.train(second, versions).updates
-    assert all(same(again[node], expected[node]) for node in expected)
+    fresh = host.train(second, versions, {})
+    expected = host.train(second, versions, states)
+    assert not same(fresh.updates["fog-1"], expected.updates["fog-1"])
+    spoil(host)
+    again = host.train(second, versions, states).updates
+    assert all(same(again[node], expected.updates[node]) for node in again)

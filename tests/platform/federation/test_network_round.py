@@ -19,7 +19,7 @@ from fogtune.platform.aggregation import ModuleSum, Tensors, Update
 from fogtune.platform.aggregation.tier import TierLogic
 from fogtune.platform.config import Config, Power
 from fogtune.platform.federation.coordinator import Coordinator
-from fogtune.platform.federation.host import DeviceHost, DeviceState
+from fogtune.platform.federation.host import DeviceHost
 from fogtune.platform.federation.local_runner import LocalRunner, RoundResult
 from fogtune.platform.federation.messages import HostReply, RoundPlan
 from fogtune.platform.federation.sizes import message_bytes
@@ -364,14 +364,13 @@ def test_lost_updates_are_counted_and_their_energy_too(run: Run) -> None:
 
 def host(config: Config) -> tuple[DeviceHost, RoundPlan, HostReply]:
     """A host of all devices, and its answer to the plan of round 1."""
-    host = DeviceHost(config, ())
+    host = DeviceHost(config)
     coordinator = Coordinator(config, host.setup())
     tree = coordinator.tree
-    host.states = {device: DeviceState() for device in tree.devices}
     initial = coordinator.setup.initial
     logic = {node: TierLogic(config, tree, coordinator.ownership, node) for node in tree.aggregators}
     plan = coordinator.plan(1)
-    return host, plan, host.train(plan, {node: one.initial(initial).versions for node, one in logic.items()})
+    return host, plan, host.train(plan, {node: one.initial(initial).versions for node, one in logic.items()}, {})
 
 
 def test_a_host_adds_up_by_head(tiny: MakeConfig) -> None:

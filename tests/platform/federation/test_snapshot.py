@@ -9,7 +9,7 @@ import torch
 
 from fogtune.platform.aggregation import ModuleSum
 from fogtune.platform.aggregation.tier import TierState
-from fogtune.platform.federation.host import DeviceState
+from fogtune.platform.federation.device_state import DeviceState
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.federation.state import OWN, CoordinatorState
 
@@ -59,3 +59,16 @@ def test_everything_comes_back() -> None:
         assert same(after.devices[device].kept, own.kept)
         assert same(after.devices[device].controls, own.controls)
         assert after.devices[device].experts == own.experts
+
+
+def test_a_version_that_nodes_share_is_stored_once_and_comes_back_as_one() -> None:
+    version, copy, other = ({"weight": torch.full((2,), value)} for value in (1.0, 1.0, 3.0))
+    states = {"fog-1": version, "fog-0": copy, "cloud": version, "fog-2": other}
+    nodes = {node: TierState({"head/vqa": found}) for node, found in states.items()}
+    tensors, rest = Snapshot(CoordinatorState(), nodes, {}).flatten()
+    assert set(tensors) == {"node|cloud|version|head/vqa|weight", "node|fog-2|version|head/vqa|weight"}
+    again = Snapshot.unflatten(tensors, json.loads(json.dumps(rest))).nodes
+    assert again.keys() == nodes.keys()
+    for node in ("fog-0", "fog-1"):  # the one had a copy of its own
+        assert again[node].versions["head/vqa"] is again["cloud"].versions["head/vqa"]
+    assert again["fog-2"].versions["head/vqa"]["weight"].tolist() == [3.0, 3.0]

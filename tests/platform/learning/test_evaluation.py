@@ -33,7 +33,7 @@ def test_what_it_caches_serves_training_too(tiny: MakeConfig) -> None:
     part = bench.parts("reader-0")["topic"]
     evaluate(bench, "topic", part.modalities, part.train)
     batch = collate(bench.prefixes, "topic", "news", part.modalities, part.train, bench.targets["topic"])
-    bench.head_of("topic").loss(bench.model(batch).outputs, batch.targets).backward()  # type: ignore[no-untyped-call]
+    bench.head_of("topic").losses(bench.model(batch).outputs, batch.targets).mean().backward()  # type: ignore[no-untyped-call]
     gradient = bench.model.tensors_of["head/topic"]["bias"].grad
     assert gradient is not None
     assert bool(gradient.any())

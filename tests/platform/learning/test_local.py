@@ -15,6 +15,7 @@ from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.batches import collate
 from fogtune.platform.learning.local import Trained, learning_rate, train
+from fogtune.platform.learning.pupil import Member
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
@@ -33,7 +34,7 @@ def train_once(
     bench: Workbench, device: str, start: Mapping[str, Tensors] | None = None, round_number: int = 1
 ) -> Trained:
     experts = tuple(range(bench.model.num_experts))
-    return train(bench, device, round_number, start or start_of(bench, device), experts, {})
+    return train(bench, [Member(device, start or start_of(bench, device), experts)], round_number)[0][0]
 
 
 def same(ours: Mapping[str, Tensors], theirs: Mapping[str, Tensors]) -> bool:
@@ -62,7 +63,7 @@ def gradients(bench: Workbench, device: str, start: Mapping[str, Tensors]) -> di
     ((task, part),) = bench.parts(device).items()
     batch = collate(bench.prefixes, task, part.source, part.modalities, part.train, bench.targets[task])
     bench.model.zero_grad()
-    bench.head_of(task).loss(bench.model(batch).outputs, batch.targets).backward()  # type: ignore[no-untyped-call]
+    bench.head_of(task).losses(bench.model(batch).outputs, batch.targets).mean().backward()  # type: ignore[no-untyped-call]
     return {
         module: {n: p.grad.clone() for n, p in bench.model.tensors_of[module].items() if p.grad is not None}
         for module in start
@@ -116,7 +117,7 @@ class TestScaffold:
         own = {m: {n: torch.full_like(t, 0.005) for n, t in named.items()} for m, named in plain.items()}
         start = {m: t | {control_name(n): v for n, v in c[m].items()} for m, t in plain.items()}
         g = gradients(bench, "reader-0", plain)
-        result = train(bench, "reader-0", 1, start, (), own)
+        result = train(bench, [Member("reader-0", start, (), own)], 1)[0][0]
         assert set(result.modules) == {"prompt/topic", "adapter/fusion", "head/topic"}  # no statistics of text
         for module, tensors in result.modules.items():
             assert {n for n in tensors if is_control(n)} == {control_name(n) for n in plain[module]}
@@ -132,7 +133,7 @@ class TestScaffold:
         bench = Workbench(tiny(*SGD, "federation.rule.kind=scaffold", "local.epochs=2"))
         plain = start_of(bench, "reader-0")
         zero = {m: t | {control_name(n): torch.zeros_like(v) for n, v in t.items()} for m, t in plain.items()}
-        result = train(bench, "reader-0", 1, zero, (), {})
+        result = train(bench, [Member("reader-0", zero)], 1)[0][0]
         steps = 2 * -(-8 // 4)  # epochs of 8 rows in batches of 4
         bias = (plain["head/topic"]["bias"] - result.modules["head/topic"]["bias"]) / (steps * 0.05)
         assert torch.allclose(result.controls["head/topic"]["bias"], bias, atol=1e-6)
@@ -142,7 +143,7 @@ class TestScaffold:
         start = start_of(plain, "reader-0")
         zero = {m: t | {control_name(n): torch.zeros_like(v) for n, v in t.items()} for m, t in start.items()}
         bench = Workbench(tiny(*SGD, "federation.rule.kind=scaffold"))
-        found = train(bench, "reader-0", 1, zero, (), {}).modules
+        found = train(bench, [Member("reader-0", zero)], 1)[0][0].modules
         assert same(
             {m: {n: t for n, t in named.items() if not is_control(n)} for m, named in found.items()},
             train_once(plain, "reader-0", start).modules,
@@ -180,7 +181,7 @@ class TestCounts:
         bench = Workbench(tiny("model.experts.per_device=2", "model.experts.count=6"))
         start = start_of(bench, "reader-0")
         held = {m: t for m, t in start.items() if not m.startswith("expert/") or m in ("expert/1", "expert/4")}
-        result = train(bench, "reader-0", 1, held, (1, 4), {})
+        result = train(bench, [Member("reader-0", held, (1, 4))], 1)[0][0]
         assert {m for m in result.modules if m.startswith("expert/")} == {"expert/1", "expert/4"}
         everything = train_once(bench, "reader-0", start)
         kept = [m for m in everything.modules if m.startswith("expert/")]
@@ -221,12 +222,12 @@ class TestStatistics:
         assert not start["statistics/imu"]["square"].any()
         first = train_once(bench, "watch-0", start)
         own = first.modules["statistics/imu"]
-        assert same({"": bench.model.tensors("statistics/imu")}, {"": own})  # nobody knew any
+        assert same({"": first.model["statistics/imu"]}, {"": own})  # nobody knew any
         again = train_once(bench, "watch-0", {**start, "statistics/imu": own})
         assert same(again.modules, first.modules)
         others = {name: 2 * tensor for name, tensor in own.items()}
         told = train_once(bench, "watch-0", {**start, "statistics/imu": others})
-        assert same({"": bench.model.tensors("statistics/imu")}, {"": others})
+        assert same({"": told.model["statistics/imu"]}, {"": others})
         assert same({"": told.modules["statistics/imu"]}, {"": own})
         assert not same({"": told.modules["encoder/imu"]}, {"": first.modules["encoder/imu"]})
 

@@ -121,7 +121,7 @@ def test_both_parts_are_the_whole(family: tuple[str, str], fusion_blocks: int) -
     with torch.no_grad():
         whole = reference(input_ids=ids, output_hidden_states=True)
     backbone = build(path, fusion_blocks).backbone
-    tokens = backbone.text_tokens(LONG)
+    (tokens,) = backbone.texts_tokens([LONG])
     torch.testing.assert_close(tokens, whole.hidden_states[BLOCKS - fusion_blocks][0], atol=1e-5, rtol=1e-5)
     fused = backbone.fuse(tokens[None], torch.ones(1, len(tokens), dtype=torch.int64))
     torch.testing.assert_close(fused, whole.last_hidden_state, atol=1e-5, rtol=1e-5)

@@ -24,7 +24,7 @@ def test_classification() -> None:
     targets = torch.tensor([0, 1, 1])
     # Probabilities of the true classes: 3/4, 1/2, 1 / (1 + e^4).
     expected = (math.log(4 / 3) + math.log(2) + math.log(1 + math.exp(4))) / 3
-    assert head.loss(outputs, targets).item() == pytest.approx(expected, rel=1e-6)
+    assert head.losses(outputs, targets).mean().item() == pytest.approx(expected, rel=1e-6)
     assert head.tally(outputs, targets) == {"samples": 3, "correct": 1}  # the tie goes to the first class
     assert head.metrics({"samples": 3, "correct": 1}) == {"accuracy": 1 / 3}
     assert head.outputs(("a", "b", "c")) == 3
@@ -36,7 +36,7 @@ def test_multilabel() -> None:
     targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
     terms = [math.log(4 / 3), math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))]
     terms += [math.log(1 + math.exp(-4)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))]
-    assert head.loss(outputs, targets).item() == pytest.approx(sum(terms) / 6, rel=1e-6)
+    assert head.losses(outputs, targets).mean().item() == pytest.approx(sum(terms) / 6, rel=1e-6)
     sums = head.tally(outputs, targets)
     assert sums == {"samples": 2, "hits": 2, "false": 1, "missed": 1}
     assert head.metrics(sums) == {"f1": 2 * 2 / (2 * 2 + 1 + 1)}
@@ -53,7 +53,7 @@ def test_regression() -> None:
     head = HEADS["regression"]
     outputs = torch.tensor([[1.0], [2.0], [6.0]])
     targets = torch.tensor([1.0, 4.0, 4.0])
-    assert head.loss(outputs, targets).item() == pytest.approx(8 / 3)
+    assert head.losses(outputs, targets).mean().item() == pytest.approx(8 / 3)
     sums = head.tally(outputs, targets)
     assert sums == {"samples": 3, "squared_error": fixed(8.0), "sum": fixed(9.0), "squares": fixed(33.0)}
     # Mean 3, so the squares about it are 4 + 1 + 1.

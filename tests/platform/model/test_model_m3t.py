@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from fogtune.platform.config import Config
 from fogtune.platform.data.assets import minilm_directory
+from fogtune.platform.model.backbone import Backbone
 from fogtune.platform.model.heads import HEADS
 from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.segments import Batch
@@ -92,7 +93,7 @@ def train(model: M3TModel, data: Batch, steps: int) -> list[float]:
     for _ in range(steps):
         optimizer.zero_grad()
         result = model(data)
-        loss = head.loss(result.outputs, data.targets)
+        loss = head.losses(result.outputs, data.targets).mean()
         (loss + 0.01 * result.balance).backward()
         optimizer.step()
         losses.append(loss.item())
@@ -102,6 +103,7 @@ def train(model: M3TModel, data: Batch, steps: int) -> list[float]:
 def fused(model: M3TModel, data: Batch) -> Tensor:
     """What the backbone puts out within a whole forward pass, (B, T, D)."""
     seen: list[Tensor] = []
+    assert isinstance(model.backbone, Backbone)
     hook = model.backbone.model.register_forward_hook(lambda _, __, output: seen.append(output.last_hidden_state))
     with torch.no_grad():
         model(data)

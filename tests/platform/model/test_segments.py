@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fogtune.platform.config import Config
 from fogtune.platform.model.encoders import ImageEncoder
 from fogtune.platform.model.m3t import M3TModel
-from fogtune.platform.model.rows import Versions
+from fogtune.platform.model.rows import Index, Versions
 from fogtune.platform.model.segments import Segment
 from fogtune.platform.model.tokens import passes, together
 from fogtune.platform.modules import kind_and_name
@@ -148,7 +148,7 @@ def versions_of(model: M3TModel, kinds: Sequence[str], count: int, rows: int) ->
             slabs["square"] = slabs["mean"] ** 2 + torch.rand(slabs["mean"].shape, generator=generator)
             for tensor in slabs.values():
                 tensor[0] = 0
-        result[module] = Versions(slabs, [(row + i) % count for row in range(rows)])
+        result[module] = Versions(slabs, Index((row + i) % count for row in range(rows)))
     return result
 
 
@@ -200,7 +200,7 @@ def test_one_segment_is_a_forward_pass_to_the_bit(model: M3TModel) -> None:
         own = segment(task, rows)
         assert torch.equal(model.predict([own])[0], model(own).outputs)
         versions = {
-            module: Versions({name: tensor.detach()[None] for name, tensor in tensors.items()}, [0] * len(rows))
+            module: Versions({name: tensor.detach()[None] for name, tensor in tensors.items()}, Index([0] * len(rows)))
             for module, tensors in model.tensors_of.items()
         }
         assert torch.equal(model.predict([own], versions)[0], model(own).outputs)

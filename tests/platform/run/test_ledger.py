@@ -31,11 +31,52 @@ def test_a_part_appears_when_its_round_is_sealed(tmp_path: Path, monkeypatch: py
     assert [path.name for path in part.parent.iterdir()] == [part.name]
 
 
-def test_two_rounds_cannot_be_open_at_once(tmp_path: Path) -> None:
+def test_a_part_holds_the_rounds_since_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ROWS_HELD", 3)
     book = Ledger(tmp_path)
-    book.book([row(1)])
-    with pytest.raises(ValueError, match="seal it first"):
-        book.book([row(2)])
+    for rounds in ((1, 2, 3), (4, 5)):
+        for number in rounds:
+            book.book([row(number), row(number)])
+        book.seal()
+    book.seal()  # nothing is left to seal
+    parts = tmp_path / "checkpoints" / "ledger"
+    assert {path.name: rounds_of(path) for path in sorted(parts.iterdir())} == {
+        "round-000003.parquet": [1, 1, 2, 2, 3, 3],
+        "round-000005.parquet": [4, 4, 5, 5],
+    }
+    book.merge(keep_parts=True)
+    assert rounds_of(tmp_path / "ledger.parquet") == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+@pytest.mark.parametrize("held", [1, 100])
+@pytest.mark.parametrize(
+    ("last", "left"), [(0, []), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4, 5])]
+)
+def test_what_is_dropped_may_lie_within_a_part_or_not_be_sealed_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, last: int, left: list[int]
+) -> None:
+    monkeypatch.setattr(ledger, "ROWS_HELD", held)
+    book = Ledger(tmp_path)
+    for number in (1, 2, 3, 4, 5):
+        book.book([row(number)])
+        if number == 3:
+            book.seal()
+    book.drop_after(last)
+    book.merge(keep_parts=True)
+    assert rounds_of(tmp_path / "ledger.parquet") == left
+    book.book([row(last + 1)])
+    book.seal()
+    book.merge(keep_parts=False)
+    assert rounds_of(tmp_path / "ledger.parquet") == [*left, last + 1]
+
+
+def test_rounds_do_not_go_back_nor_come_together(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    book.book([row(2)])
+    with pytest.raises(ValueError, match="round 1 after those of round 2"):
+        book.book([row(1)])
+    with pytest.raises(ValueError, match="rows of 2 rounds"):
+        book.book([row(3), row(4)])
 
 
 def test_a_resumed_run_books_later_rounds_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,7 @@ def test_peft_loads_the_adapter_onto_the_plain_backbone(
 
     text = "Shares rose after the merger was announced."
     plain = AutoModel.from_pretrained(minilm_directory(), dtype=torch.float32).eval()
+    assert config.model.backbone is not None
     encoded = AutoTokenizer.from_pretrained(minilm_directory())(
         text, truncation=True, max_length=config.model.backbone.max_text_tokens, return_tensors="pt"
     )
@@ -133,7 +134,7 @@ def test_peft_loads_the_adapter_onto_the_plain_backbone(
         theirs = adapted(**encoded).last_hidden_state
         bench = Workbench(config)
         bench.model.load("adapter/fusion", trained[1].nodes["cloud"].versions["adapter/fusion"])
-        tokens = bench.model.backbone.text_tokens(text)[None]
+        tokens = bench.model.prefix("text", text)[None]
         ours = bench.model.backbone.fuse(tokens, torch.ones(tokens.shape[:2], dtype=torch.int64))
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert float((theirs - untouched).abs().max()) > 1e-3

@@ -69,6 +69,25 @@ def test_rounds_are_on_disk_and_in_the_summary_at_once(run: RunDirectory) -> Non
     assert summary.tasks == {"topic": {"accuracy": 0.5}}
 
 
+def test_what_need_not_last_is_read_at_once_and_told_of_by_and_by(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.append(record(1), lasting=False)
+    flushed: list[int] = []
+    monkeypatch.setattr("fogtune.platform.run.directory.os.fsync", flushed.append)
+    run.append(record(2), lasting=False)
+    assert flushed == []
+    assert RunDirectory.open(run.path).records() == [record(1), record(2)]
+    assert run.info.summary.rounds == 1  # within the same second
+    monkeypatch.setattr("fogtune.platform.run.directory.TELL_EVERY_S", 0.0)
+    run.append(record(3), lasting=False)
+    assert run.info.summary.rounds == 3
+    monkeypatch.undo()
+    run.append(record(4), lasting=False)
+    run.finish("stopped")
+    assert (run.info.summary.rounds, run.info.summary.bytes["uplink"]) == (4, 100)
+
+
 def test_finish_notes_status_and_one_line_of_error(run: RunDirectory) -> None:
     run.finish("failed", "round 1:\n  too few")
     info = run.info

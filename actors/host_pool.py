@@ -1,0 +1,142 @@
+"""The device hosts, as the coordinator has them: actors that keep nothing, so what one was asked can be asked again.
+
+A host that dies is started again and asked once more, as often as `execution.host_retries` says; it computes the same
+bits. After that its call fails, and it comes back with `revive`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from fogtune.platform.config import Config
+from fogtune.platform.federation.messages import Setup
+from fogtune.platform.topology import Tree
+
+from .answers import ActorDied, get
+from .hosts import Host
+from .packing import pack
+
+
+@dataclass
+class Call:
+    """Something that a host was asked."""
+
+    host: str
+    method: str
+    arguments: tuple[Any, ...]
+    returns: int
+    refs: list[Any]
+    """To what it returns; it is done when the first is there."""
+    life: int
+    """How often the host had died when it was asked."""
+    attempts: int = 1
+
+
+class HostPool:
+    """Starts the hosts, asks them, and starts them again."""
+
+    def __init__(self, config: Config, namespace: str, tree: Tree) -> None:
+        """Start the actors; `load` waits for them.
+
+        Args:
+            config: the run's configuration.
+            namespace: Ray's, in which actors have their names.
+            tree: of the configuration.
+        """
+        self._config = config
+        self._namespace = namespace
+        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+        per_actor = config.execution.devices_per_actor
+        packed = pack(tree, processors if per_actor == "auto" else -(-len(tree.devices) // per_actor))
+        self.devices = {host.name: host.devices for host in packed}
+        """Host -> the devices that it is the home of."""
+        self.home = {device: host.name for host in packed for device in host.devices}
+        """Device -> its host."""
+        share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
+        self._actors = {name: self._start(name, share) for name in self.devices}
+        self._lives = dict.fromkeys(self.devices, 0)
+        self._dead: set[str] = set()
+
+    def load(self) -> Setup:
+        """Wait until all have loaded model and data. Raises InputError, RunFailed."""
+        get([actor.load.remote() for actor in self._actors.values()], 0)
+        setup: Setup = get(next(iter(self._actors.values())).setup.remote(), 0)
+        return setup
+
+    def ask(self, host: str, method: str, *arguments: Any, returns: int = 1) -> Call:
+        """Ask a host something, without waiting."""
+        call = Call(host, method, arguments, returns, [], 0)
+        self._send(call)
+        return call
+
+    def answers(self, calls: Iterable[Call], round_number: int) -> Iterator[tuple[Call, Any]]:
+        """Each call and its first result, as they come; an ActorDied in its place if the host has died too often.
+
+        Raises:
+            FogTuneError: the one that a host raised.
+            RunFailed: what a host was to be given never came.
+        """
+        waiting = {call.refs[0]: call for call in calls}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            call = waiting.pop(done)
+            try:
+                answer = get(done, round_number, call.host)
+            except ActorDied as error:
+                if self._lives[call.host] == call.life:  # else it is up again
+                    self._dead.add(call.host)
+                if call.attempts > self._config.execution.host_retries:
+                    yield call, error
+                    continue
+                self.revive(round_number)
+                call.attempts += 1
+                self._send(call)
+                waiting[call.refs[0]] = call
+                continue
+            yield call, answer
+
+    def all_answers(self, calls: Iterable[Call], round_number: int) -> list[tuple[Call, Any]]:
+        """The same, where no answer may be missing. Raises ActorDied as well."""
+        found = []
+        for call, answer in self.answers(calls, round_number):
+            if isinstance(answer, ActorDied):
+                raise answer
+            found.append((call, answer))
+        return found
+
+    def revive(self, round_number: int) -> None:
+        """Start dead hosts again."""
+        dead, self._dead = sorted(self._dead), set()
+        for name in dead:
+            ray.kill(self._actors[name])  # it may only have been out of reach
+            with suppress(ValueError):  # until Ray has forgotten the name
+                while ray.get_actor(name, self._namespace):
+                    time.sleep(0.05)
+            # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
+            self._actors[name] = self._start(name, 0)
+            self._lives[name] += 1
+        get([self._actors[name].load.remote() for name in dead], round_number)
+
+    def _start(self, name: str, num_cpus: float) -> Any:
+        options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus)
+        return options.remote(name, self._config, len(self.devices[name]))
+
+    def _send(self, call: Call) -> None:
+        method = getattr(self._actors[call.host], call.method).options(num_returns=call.returns)
+        refs = method.remote(*call.arguments)
+        call.refs = [refs] if call.returns == 1 else refs
+        call.life = self._lives[call.host]
+
+
+def devices_of(homes: Mapping[str, str], devices: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Host -> those of some devices that it is the home of."""
+    found: dict[str, list[str]] = {}
+    for device in devices:
+        found.setdefault(homes[device], []).append(device)
+    return {host: tuple(some) for host, some in found.items()}

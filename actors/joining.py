@@ -1,0 +1,52 @@
+"""Joins a Ray cluster, or starts Ray on this machine. Imports Ray and nothing else that takes long."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+import ray
+from ray.exceptions import RayError
+
+from fogtune.platform.errors import InputError
+
+
+def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
+    """Connect this process to the cluster at an address, or to one that is started here and ends with it.
+
+    Raises:
+        InputError: it cannot be started, or joined.
+    """
+    # FogTune sends nothing to anybody; who wants Ray's usage statistics sets the variable.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers yield to every other process by default, and would hardly run beside one that computes.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    on_stage(f"joining Ray at {address}" if address else "starting Ray")
+    if address is not None and address != "auto":
+        _require_reachable(address)
+    try:
+        context = ray.init(
+            address=address or "local", namespace=namespace, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if address is None:
+            raise InputError("execution.runner", f"ray cannot start here ({reason}); allowed: ray, local") from error
+        problem = f"{address!r} cannot be joined ({reason}); start a cluster with ray start"
+        raise InputError("execution.address", problem) from error
+    if context.dashboard_url:
+        on_stage(f"Ray dashboard: http://{context.dashboard_url}")
+
+
+def _require_reachable(address: str) -> None:
+    """Ray itself tries an address for a minute, and then ends the process where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError("execution.address", f"{address!r} given; allowed: auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        problem = f"{address!r} cannot be reached ({error}); start a cluster with ray start"
+        raise InputError("execution.address", problem) from error

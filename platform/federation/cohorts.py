@@ -1,0 +1,50 @@
+"""Cohorts: devices that train together in a round. They follow from the configuration and the round's plan alone, so
+that neither the number of processes nor who is faster changes a bit of what they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fogtune.platform.aggregation import Tensors
+from fogtune.platform.config import Config
+from fogtune.platform.topology import Tree
+
+from .messages import DeviceOrder, DeviceReport, RoundPlan
+
+_WITH_BACKBONE = 8
+"""Devices at most: what is gained by more is little where the products with frozen weights decide."""
+_WITHOUT = 32
+_BYTES = 2**27
+"""Of the trained values of a cohort, besides which there are gradients and the optimizer's two moments."""
+
+
+def cohorts(tree: Tree, plan: RoundPlan, size: int) -> list[tuple[DeviceOrder, ...]]:
+    """The round's devices, each in one cohort with others of its group, `size` of them at most.
+
+    Devices whose update is lost on the way train nothing, and are in none.
+    """
+    groups: dict[str | None, list[DeviceOrder]] = {}
+    for order in plan.orders:
+        if not order.lost:
+            groups.setdefault(tree[order.device].group, []).append(order)
+    return [tuple(orders[i : i + size]) for orders in groups.values() for i in range(0, len(orders), size)]
+
+
+def lost(plan: RoundPlan) -> list[DeviceReport]:
+    """The reports of those whose update is lost on the way."""
+    return [DeviceReport(order.device, order.lost) for order in plan.orders if order.lost]
+
+
+def in_order(plan: RoundPlan, reports: Iterable[DeviceReport]) -> list[DeviceReport]:
+    """Reports in the order of the plan."""
+    position = {order.device: i for i, order in enumerate(plan.orders)}
+    return sorted(reports, key=lambda report: position[report.device])
+
+
+def cohort_size(config: Config, initial: Mapping[str, Tensors]) -> int:
+    """Devices of a cohort, of a configuration and version 0 of its modules."""
+    if config.execution.fused_devices != "auto":
+        return config.execution.fused_devices
+    most = _WITHOUT if config.model.backbone is None else _WITH_BACKBONE
+    nbytes = sum(tensor.nbytes for tensors in initial.values() for tensor in tensors.values())
+    return max(1, min(most, _BYTES // max(1, nbytes)))

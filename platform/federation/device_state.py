@@ -1,0 +1,29 @@
+"""What a device remembers from round to round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fogtune.platform.aggregation import Tensors
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """Its own of what no other node has; everything else comes with an order and leaves with its reply."""
+
+    kept: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> its own version: personal modules, and those trained but not yet sent."""
+    controls: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> SCAFFOLD's control variates."""
+    experts: tuple[int, ...] = ()
+    """Experts held when it last trained."""
+    residuals: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> what compression has left out so far."""
+
+
+States = Mapping[str, DeviceState]
+"""Device -> what it remembers; without those that remember nothing."""
+
+NOTHING = DeviceState()
+"""Of a device that has not trained yet."""

@@ -1,0 +1,222 @@
+"""What a host does with a cohort: train its devices together, and add up what they send."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from fogtune.platform.aggregation import (
+    HeldUpdates,
+    ModuleSum,
+    RowsRejected,
+    Tensors,
+    Update,
+    UpdateRejected,
+    fixed,
+    is_control,
+)
+from fogtune.platform.config import Median, Scaffold, TrimmedMean
+from fogtune.platform.errors import FogTuneError, InputError
+from fogtune.platform.learning.evaluation import evaluate
+from fogtune.platform.learning.local import Trained, train
+from fogtune.platform.learning.pupil import Member
+from fogtune.platform.learning.stack import Stack
+from fogtune.platform.learning.workbench import Workbench
+
+from .device_state import NOTHING, DeviceState, States
+from .messages import DeviceOrder, DeviceReport, RoundPlan
+from .sending import Sending, prepare
+
+log = logging.getLogger(__name__)
+
+Starts = Mapping[str, Mapping[str, Tensors]]
+"""Device -> module -> the version that it starts from."""
+
+
+@dataclass
+class Outcome:
+    """What has become of some orders."""
+
+    updates: dict[str, Update] = field(default_factory=dict)
+    """Who adds up -> the sum of what the devices send it."""
+    reports: list[DeviceReport] = field(default_factory=list)
+    states: dict[str, DeviceState] = field(default_factory=dict)
+    """Of the devices that have trained."""
+
+    def add(self, receiver: str, update: Update) -> None:
+        """Add to what somebody is sent."""
+        self.updates[receiver] = self.updates[receiver] + update if receiver in self.updates else update
+
+    def take(self, other: Outcome) -> None:
+        """Add another's."""
+        for receiver, update in other.updates.items():
+            self.add(receiver, update)
+        self.reports += other.reports
+        self.states |= other.states
+
+
+def train_cohort(
+    bench: Workbench, plan: RoundPlan, orders: Sequence[DeviceOrder], starts: Starts, states: States
+) -> Outcome:
+    """Train devices together. Where that fails, each trains alone, so that only those fail who are at fault.
+
+    Args:
+        bench: the process's model and data.
+        plan: the round's plan.
+        orders: the cohort's.
+        starts: of its devices.
+        states: of its devices.
+
+    Raises:
+        InputError: the run as configured cannot work.
+    """
+    members = [
+        Member(order.device, starts[order.device], order.experts, states.get(order.device, NOTHING).controls)
+        for order in orders
+    ]
+    try:
+        trained, stack = train(bench, members, plan.round)
+    except InputError:
+        raise
+    except Exception as error:  # a failed participant is a value in the reply
+        if len(orders) == 1:
+            return Outcome(reports=[failed(plan, orders[0], error)])
+        outcome = Outcome()
+        for order in orders:
+            outcome.take(train_cohort(bench, plan, [order], starts, states))
+        return outcome
+    return _Cohort(bench, plan, orders, starts, states, trained, stack).outcome()
+
+
+def failed(plan: RoundPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
+    """The report of a device that has delivered nothing; what is a bug is logged as well."""
+    reason = " ".join(str(error).split())[:300]
+    if not isinstance(error, FogTuneError):
+        log.error("round %d: device %s failed", plan.round, order.device, exc_info=error)
+        reason = f"{type(error).__name__}: {reason}"
+    return DeviceReport(order.device, reason)
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """Devices that have trained."""
+
+    bench: Workbench
+    plan: RoundPlan
+    orders: Sequence[DeviceOrder]
+    starts: Starts
+    states: States
+    trained: Sequence[Trained]
+    stack: Stack
+
+    def outcome(self) -> Outcome:
+        """Sums a module at once where nothing is done to a single device's update on its way, else device by device."""
+        outcome = Outcome()
+        sendings: dict[int, Sending] = {}
+        rejected: dict[int, UpdateRejected] = {}
+        for i, order in enumerate(self.orders):
+            try:
+                sendings[i] = self._prepared(i, order)
+            except UpdateRejected as error:
+                rejected[i] = error
+        sums = self._sums_at_once(rejected)
+        for i, order in enumerate(self.orders):
+            if i in rejected:
+                outcome.reports.append(failed(self.plan, order, rejected[i]))
+                continue
+            outcome.add(self._receiver(order), Update(sendings[i].sums, self._metrics(i)))
+            outcome.states[order.device], report = self._after(i, order, sendings[i])
+            outcome.reports.append(report)
+        for receiver, modules in sums.items():
+            outcome.add(receiver, Update(modules, {}))
+        return outcome
+
+    def _alone(self, module: str) -> bool:
+        """Whether a device's part in the sum of a module has to be made by itself."""
+        config = self.bench.config
+        special = isinstance(config.federation.rule, Median | TrimmedMean | Scaffold)
+        return special or module not in self.stack.values or bool(self.bench.ownership.compression(module))
+
+    def _prepared(self, i: int, order: DeviceOrder) -> Sending:
+        bench, state = self.bench, self.states.get(order.device, NOTHING)
+        modules = [module for module in self.trained[i].modules if self._alone(module)]
+        where = (order.device, self.plan.round)
+        start = self.starts[order.device]
+        return prepare(
+            bench.config, bench.ownership, *where, self.trained[i], modules, start, order.upward, state.residuals
+        )
+
+    def _sums_at_once(self, rejected: dict[int, UpdateRejected]) -> dict[str, dict[str, ModuleSum | HeldUpdates]]:
+        """Who adds up -> module -> the devices' sum; devices whose values cannot be added are put to the rejected."""
+        while True:
+            before = len(rejected)
+            sums: dict[str, dict[str, ModuleSum | HeldUpdates]] = {}
+            for module in (module for module in self.stack.values if not self._alone(module)):
+                senders: dict[str | None, list[int]] = {}
+                for i, order in enumerate(self.orders):
+                    if i not in rejected and module in self.trained[i].modules:
+                        receiver = self._receiver(order) if module in order.upward else None
+                        senders.setdefault(receiver, []).append(i)
+                for receiver, some in senders.items():
+                    total = self._sum(module, some, rejected)
+                    if total is not None and receiver is not None:
+                        sums.setdefault(receiver, {})[module] = total
+            if len(rejected) == before:
+                return sums
+
+    def _sum(self, module: str, some: Sequence[int], rejected: dict[int, UpdateRejected]) -> ModuleSum | None:
+        values = self.stack.values[module]
+        rows = values if len(some) == len(values) else values[torch.tensor(some)]
+        weights = [self.trained[i].samples[module] for i in some]
+        try:
+            return ModuleSum.of_rows(rows, weights, self.stack.shapes[module])
+        except RowsRejected as error:
+            for i in (some[row] for row in error.rows):
+                try:
+                    ModuleSum.of(self.trained[i].modules[module], self.trained[i].samples[module])
+                except UpdateRejected as reason:
+                    rejected[i] = UpdateRejected(reason.reason, f"{module}/{reason.tensor}", reason.detail)
+            return None
+
+    def _receiver(self, order: DeviceOrder) -> str:
+        return order.receiver(self.bench.tree[order.device].parent or "")
+
+    def _metrics(self, i: int) -> dict[str, int]:
+        metrics: dict[str, int] = {}
+        for task, (loss, samples) in self.trained[i].losses.items():
+            metrics |= {f"loss/{task}": fixed(loss), f"samples/{task}": samples}
+        return metrics
+
+    def _after(self, i: int, order: DeviceOrder, sending: Sending) -> tuple[DeviceState, DeviceReport]:
+        """What a device remembers, and what it reports."""
+        trained, state = self.trained[i], self.states.get(order.device, NOTHING)
+        sent = tuple(m for m in trained.modules if m in order.upward and m not in sending.skipped)
+        gone = {*sent, *sending.skipped}
+        kept = {m: t for m, t in state.kept.items() if m not in gone}
+        kept |= {m: _own(t) for m, t in trained.modules.items() if m not in gone}
+        report = DeviceReport(
+            order.device,
+            error=None,
+            sent=sent,
+            kept=tuple(kept),
+            experts=tuple(k for k in order.experts if f"expert/{k}" in trained.modules),
+            personal=self._personal(i, order) if self.plan.personal else None,
+        )
+        return DeviceState(kept, {**state.controls, **trained.controls}, order.experts, sending.residuals), report
+
+    def _personal(self, i: int, order: DeviceOrder) -> dict[str, dict[str, float]]:
+        """Metrics of the device's own model, as training has left it."""
+        bench, result = self.bench, {}
+        with bench.model.holding(self.trained[i].model):
+            for task, part in bench.parts(order.device, self.plan.round).items():
+                sums = evaluate(bench, task, part.modalities, part.test, order.experts)
+                result[task] = bench.head_of(task).metrics(sums)
+        return result
+
+
+def _own(tensors: Tensors) -> Tensors:
+    """A copy of parameters, without control variates: what is trained together is a view of all that have trained."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items() if not is_control(name)}

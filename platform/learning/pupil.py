@@ -1,0 +1,64 @@
+"""A device at work in a round: where it starts, its steps, and what has been counted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fogtune.platform.aggregation.sums import Tensors
+from fogtune.platform.model.statistics import known
+from fogtune.platform.modules import is_statistics, modules_of_task, statistics_of
+
+from .batches import epochs, mixed_batches, rows_of_round
+from .workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Member:
+    """A device that is to train."""
+
+    device: str
+    start: Mapping[str, Tensors]
+    """Module -> the version that it starts from (with the server's control variates under SCAFFOLD)."""
+    experts: Sequence[int] = ()
+    """Experts that it holds."""
+    controls: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> its own control variates (SCAFFOLD; zero where absent)."""
+
+
+class Pupil:
+    """A member at work: its data, its steps, and what has been counted."""
+
+    def __init__(self, bench: Workbench, member: Member, round_number: int) -> None:
+        config, device = bench.config, member.device
+        self.member = member
+        self.parts = bench.parts(device, round_number)
+        rows = {
+            task: rows_of_round(part.train, epochs(config, task), round_number, config.seed, device)
+            for task, part in self.parts.items()
+        }
+        self.steps = mixed_batches(rows, config.local.batch_size, config.seed, round_number, device)
+        self.measured = {statistics_of(m): found for m, found in bench.statistics(device).items()}
+        self.statistics = {
+            module: tensors if module not in self.measured or known(tensors) else self.measured[module].tensors
+            for module, tensors in member.start.items()
+            if is_statistics(module)
+        }
+        """What it standardises by: what it started from; where there is nothing yet, its own."""
+        trained = [module for module in member.start if not is_statistics(module)]
+        self.through = {
+            task: [m for m in trained if m in modules_of_task(config, task, part.modalities)]
+            for task, part in self.parts.items()
+        }
+        """Task -> modules that its samples may pass through, of those that the device has."""
+        self.passed: dict[str, int] = {}
+        self.losses: dict[str, tuple[float, int]] = {}
+
+    def count(self, task: str, samples: int, routed: Sequence[int]) -> None:
+        """A step has been taken; `routed` are samples by expert."""
+        for module in self.through[task]:
+            if not module.startswith("expert/"):
+                self.passed[module] = self.passed.get(module, 0) + samples
+        for k, count in enumerate(routed):
+            if count and f"expert/{k}" in self.member.start:
+                self.passed[f"expert/{k}"] = self.passed.get(f"expert/{k}", 0) + count

@@ -1,0 +1,120 @@
+"""Devices that train together: what they train, side by side, so that one pass and one optimizer serve them all.
+
+A module is one matrix of a row a device, which its tensors are views of; so are their gradients. The optimizer is
+torch's own, over the matrices where all devices take every step with all that they have, else over their rows, of which
+those that a step has not used are left out, as torch leaves out what has no gradient.
+Legend: V devices, n values of a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fogtune.platform.aggregation.sums import Tensors
+from fogtune.platform.config import Local
+
+Shapes = Mapping[str, Mapping[str, torch.Size]]
+"""Module -> name of a trained tensor -> its shape."""
+
+
+class Stack:
+    """The values of some devices, and their gradients. What a device does not have is zero in its row."""
+
+    grads: dict[str, Tensor]
+    """Module -> (V, n), of the last loss."""
+    tensors: dict[str, Tensors]
+    """Module -> name -> (V, ...), or without the first dimension of a single device: for autograd."""
+
+    def __init__(self, starts: Sequence[Mapping[str, Tensors]], shapes: Shapes, device: torch.device) -> None:
+        """What each device starts from; what all share is there once until they train.
+
+        Args:
+            starts: module -> version, of each device; what `shapes` lacks is not read.
+            shapes: of all that any of them trains.
+            device: where to put it.
+        """
+        self.count = len(starts)
+        self.shapes = shapes
+        self.values = {m: _rows(starts, m, named).to(device) for m, named in shapes.items()}
+        """Module -> (V, n), its tensors one behind the other."""
+
+    def begin(self) -> None:
+        """Make ready to train."""
+        self.values = {module: values.contiguous() for module, values in self.values.items()}
+        self.grads = {module: torch.empty_like(values) for module, values in self.values.items()}
+        self.tensors = {module: self._leaves(module) for module in self.shapes}
+
+    def of(self, row: int) -> dict[str, Tensors]:
+        """Module -> tensors of one device, as views."""
+        return {m: split(values[row], self.shapes[m]) for m, values in self.values.items()}
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Put the gradients of a sum of the devices' losses in the place of the last ones."""
+        leaves = [leaf for named in self.tensors.values() for leaf in named.values()]
+        found = iter(torch.autograd.grad(loss, leaves, materialize_grads=True))
+        for module, named in self.tensors.items():
+            torch.cat([next(found).reshape(self.count, -1) for _ in named], 1, out=self.grads[module])
+
+    def clip(self, norm: float) -> None:
+        """Scale each device's gradients down to a norm, as `torch.nn.utils.clip_grad_norm_` does."""
+        norms = torch.stack([torch.linalg.vector_norm(grads, dim=1) for grads in self.grads.values()])  # (M, V)
+        scale = (norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0).unsqueeze(1)
+        for grads in self.grads.values():
+            grads.mul_(scale)
+
+    def _leaves(self, module: str) -> dict[str, Tensor]:
+        values = self.values[module][0] if self.count == 1 else self.values[module]
+        return {name: leaf.requires_grad_() for name, leaf in split(values, self.shapes[module]).items()}
+
+
+class Optimizer:
+    """Steps of all devices of a stack, each with its own rate."""
+
+    def __init__(self, stack: Stack, local: Local, together: bool) -> None:
+        """Make torch's optimizer.
+
+        Args:
+            stack: what to train, ready for it.
+            local: which optimizer.
+            together: whether all devices take every step at one rate, with every module.
+        """
+        self._together = together
+        lots = [slice(None)] if together else list(range(stack.count))
+        self._grads = [{m: grads[lot] for m, grads in stack.grads.items()} for lot in lots]
+        self._parameters = [{m: nn.Parameter(values[lot]) for m, values in stack.values.items()} for lot in lots]
+        groups = [{"params": list(parameters.values())} for parameters in self._parameters]
+        kind = torch.optim.AdamW if local.optimizer == "adamw" else torch.optim.SGD
+        self._optimizer = kind(groups, local.learning_rate, weight_decay=local.weight_decay, fused=True)
+
+    def step(self, rates: Mapping[int, float], used: Mapping[int, Collection[str]]) -> None:
+        """Take a step: device -> its rate, and the modules that its loss came through; of those that take one."""
+        for v, group in enumerate(self._optimizer.param_groups):
+            group["lr"] = rates.get(v, 0.0)
+            for module, parameter in self._parameters[v].items():
+                active = self._together or module in used.get(v, ())
+                parameter.grad = self._grads[v][module] if active else None
+        self._optimizer.step()
+
+
+def split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Tensors:
+    """(..., n) -> name -> (..., *shape), as views."""
+    parts = torch.split(flat, [shape.numel() for shape in shapes.values()], dim=-1)
+    return {
+        name: part.view(*flat.shape[:-1], *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
+
+
+def _rows(starts: Sequence[Mapping[str, Tensors]], module: str, shapes: Mapping[str, torch.Size]) -> Tensor:
+    """(V, n); of a version that several devices start from, there is one copy as long as nobody has another."""
+    versions = {id(start.get(module)): start.get(module) for start in starts}
+    nothing = torch.zeros(sum(shape.numel() for shape in shapes.values()))
+    flat = {
+        key: nothing if tensors is None else torch.cat([tensors[name].flatten() for name in shapes])
+        for key, tensors in versions.items()
+    }
+    if len(flat) == 1:
+        return next(iter(flat.values())).expand(len(starts), -1)
+    return torch.stack([flat[id(start.get(module))] for start in starts])
