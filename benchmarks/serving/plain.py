@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from fastapi import FastAPI, Request
 from ray import serve
 
@@ -73,11 +74,10 @@ class Plain:
     def _add_adapter(self, name: str) -> None:
         from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-        from fogtune.platform.model.frozen import FrozenLinear
         from fogtune.platform.model.fused_lora import FusedLora
 
         config = LoraConfig(**{k: v for k, v in self._adapter_config().items() if v is not None})
-        config._register_custom_module({FrozenLinear: FusedLora})
+        config._register_custom_module({torch.nn.Linear: FusedLora})
         inject_adapter_in_model(config, self._model.backbone.model, adapter_name=name)
         state = {key.removeprefix("base_model.model."): value for key, value in self._loaded[name].items()}
         set_peft_model_state_dict(self._model.backbone.model, state, adapter_name=name)
