@@ -24,7 +24,7 @@ class Execution(Section):
     """How the work is done; but for `fused_devices`, `precision` and `matmul`, nothing of it changes the result."""
 
     runner: Literal["ray", "local"] = "ray"
-    """`ray`: actors; `local`: this process, one device after the other."""
+    """`ray`: actors; `local`: this process."""
     devices_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Devices that share one host process and its backbone; `auto`: as many hosts as the cluster has processors."""
     nodes_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

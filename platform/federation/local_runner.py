@@ -1,4 +1,4 @@
-"""Runs a federation in this process, one device after the other: the same bits as on Ray, without a cluster."""
+"""Runs a federation in this process, one cohort after the other: the same bits as on Ray, without a cluster."""
 
 from __future__ import annotations
 

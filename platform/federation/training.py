@@ -115,14 +115,15 @@ class _Cohort:
     def outcome(self) -> Outcome:
         """Sums a module at once where nothing is done to a single device's update on its way, else device by device."""
         outcome = Outcome()
+        at_once = [module for module in self.stack.values if not self._alone(module)]
         sendings: dict[int, Sending] = {}
         rejected: dict[int, UpdateRejected] = {}
         for i, order in enumerate(self.orders):
             try:
-                sendings[i] = self._prepared(i, order)
+                sendings[i] = self._prepared(i, order, at_once)
             except UpdateRejected as error:
                 rejected[i] = error
-        sums = self._sums_at_once(rejected)
+        sums = self._sums(at_once, rejected)
         for i, order in enumerate(self.orders):
             if i in rejected:
                 outcome.reports.append(failed(self.plan, order, rejected[i]))
@@ -136,25 +137,26 @@ class _Cohort:
 
     def _alone(self, module: str) -> bool:
         """Whether a device's part in the sum of a module has to be made by itself."""
-        config = self.bench.config
-        special = isinstance(config.federation.rule, Median | TrimmedMean | Scaffold)
-        return special or module not in self.stack.values or bool(self.bench.ownership.compression(module))
+        special = isinstance(self.bench.config.federation.rule, Median | TrimmedMean | Scaffold)
+        return special or bool(self.bench.ownership.compression(module))
 
-    def _prepared(self, i: int, order: DeviceOrder) -> Sending:
+    def _prepared(self, i: int, order: DeviceOrder, at_once: Sequence[str]) -> Sending:
         bench, state = self.bench, self.states.get(order.device, NOTHING)
-        modules = [module for module in self.trained[i].modules if self._alone(module)]
+        modules = [module for module in self.trained[i].modules if module not in at_once]
         where = (order.device, self.plan.round)
         start = self.starts[order.device]
         return prepare(
             bench.config, bench.ownership, *where, self.trained[i], modules, start, order.upward, state.residuals
         )
 
-    def _sums_at_once(self, rejected: dict[int, UpdateRejected]) -> dict[str, dict[str, ModuleSum | HeldUpdates]]:
+    def _sums(
+        self, at_once: Sequence[str], rejected: dict[int, UpdateRejected]
+    ) -> dict[str, dict[str, ModuleSum | HeldUpdates]]:
         """Who adds up -> module -> the devices' sum; devices whose values cannot be added are put to the rejected."""
         while True:
             before = len(rejected)
             sums: dict[str, dict[str, ModuleSum | HeldUpdates]] = {}
-            for module in (module for module in self.stack.values if not self._alone(module)):
+            for module in at_once:
                 senders: dict[str | None, list[int]] = {}
                 for i, order in enumerate(self.orders):
                     if i not in rejected and module in self.trained[i].modules:

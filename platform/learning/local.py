@@ -63,13 +63,14 @@ def train(bench: Workbench, members: Sequence[Member], round_number: int) -> tup
     if local.optimizer == "none":
         for pupil in pupils:
             for task, rows in pupil.steps:
-                pupil.count(task, len(rows), [1] * bench.model.num_experts)
+                pupil.count(task, len(rows), [len(rows)] * bench.model.num_experts)
         return [_trained(bench, pupil, stack, i, None) for i, pupil in enumerate(pupils)], stack
     stack.begin()
     starts, controls = [m.start for m in members], [m.controls for m in members]
     correction = Correction(config, stack, starts, controls)
-    alike = all(p.member.start.keys() == pupils[0].member.start.keys() for p in pupils)
-    together = alike and len({(len(p.steps), *p.parts) for p in pupils}) == 1 and len(pupils[0].parts) == 1
+    # One task, so that every step takes all that it may take: which is all that anybody here has.
+    together = len({(len(p.steps), *p.parts) for p in pupils}) == 1 and len(pupils[0].parts) == 1
+    together = together and all(set(through) == stack.values.keys() for p in pupils for through in p.through.values())
     optimizer = Optimizer(stack, local, together)
     passes = Passes(bench, pupils, stack)
     for i in range(max(len(pupil.steps) for pupil in pupils)):

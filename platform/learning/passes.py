@@ -28,7 +28,11 @@ class Passes:
         self._pupils = pupils
         self._stack = stack
         self._balance = bench.config.model.experts.balance if bench.config.model.experts else 0.0
-        self._offsets = [{t: _logit_offset(bench, t, part) for t, part in pupil.parts.items()} for pupil in pupils]
+        self._offsets = (
+            [{task: _logit_offset(bench, task, part) for task, part in pupil.parts.items()} for pupil in pupils]
+            if bench.config.local.logit_adjustment
+            else []
+        )
         self._losses: list[tuple[str, list[tuple[int, int]], Tensor]] = []
         """Of each segment: its task, (member, samples), and the members' mean losses."""
         self._statistics = {
@@ -86,7 +90,7 @@ class Passes:
     def _means(self, task: str, some: Sequence[tuple[int, Indices]], outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of each member's samples, in order."""
         sizes = [len(rows) for _, rows in some]
-        if self._bench.config.local.logit_adjustment:
+        if self._offsets:
             offsets = torch.stack([self._offsets[v][task] for v, _ in some])  # (members, O)
             outputs = outputs + offsets.repeat_interleave(torch.tensor(sizes), 0)
         losses = self._bench.head_of(task).losses(outputs, targets)

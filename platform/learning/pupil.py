@@ -45,9 +45,10 @@ class Pupil:
             if is_statistics(module)
         }
         """What it standardises by: what it started from; where there is nothing yet, its own."""
-        trained = [module for module in member.start if not is_statistics(module)]
         self.through = {
-            task: [m for m in trained if m in modules_of_task(config, task, part.modalities)]
+            task: [
+                m for m in modules_of_task(config, task, part.modalities) if m in member.start and not is_statistics(m)
+            ]
             for task, part in self.parts.items()
         }
         """Task -> modules that its samples may pass through, of those that the device has."""
