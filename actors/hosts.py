@@ -17,7 +17,7 @@ from fogtune.platform.federation.handing_on import HandedOn
 from fogtune.platform.federation.host import DeviceHost
 from fogtune.platform.federation.messages import EvaluationJob, RoundPlan, Setup
 
-from .parts import Layout, Part, assembled, bundled
+from .parts import Layout, Part, assembled
 from .wire import share_tensors
 
 Whose = tuple[tuple[str, ...], ...]
@@ -93,8 +93,9 @@ class HostActor:
         states = _of(whose, given[parts:][: len(whose)])
         copies = {key: tensors for some in given[parts + len(whose) :] for key, tensors in some.items()}
         versions = assembled(layout, given[:parts])
-        reply = self._host.train(plan, versions, states, HandedOn(copies, digests), frozenset(numbers))
-        bundles = [bundled(reply.updates, receivers) for receivers in slots.values()]
+        instead = {receiver: node for some in slots.values() for receiver, node in some.items()}
+        reply = self._host.train(plan, versions, states, HandedOn(copies, digests), frozenset(numbers), instead)
+        bundles = [{n: reply.updates[n] for n in {*some.values()} & reply.updates.keys()} for some in slots.values()]
         remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
         return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
 

@@ -28,17 +28,3 @@ def assembled(layout: Layout, parts: Sequence[Part]) -> dict[str, Mapping[str, T
             known[pieces] = {module: parts[i][maker][module] for i, maker, modules in pieces for module in modules}
         found[node] = known[pieces]
     return found
-
-
-def bundled(updates: Mapping[str, Update], slots: Mapping[str, str]) -> dict[str, Update]:
-    """The updates that go to one actor.
-
-    Args:
-        updates: receiver -> what it is sent.
-        slots: receiver -> node that adds it up in its place, of the receivers that belong to this actor.
-    """
-    bundle: dict[str, Update] = {}
-    for receiver, node in slots.items():
-        if receiver in updates:
-            bundle[node] = bundle[node] + updates[receiver] if node in bundle else updates[receiver]
-    return bundle

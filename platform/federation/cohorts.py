@@ -3,7 +3,8 @@ that neither the number of processes nor who is faster changes a bit of what the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from fogtune.platform.aggregation import Tensors
 from fogtune.platform.config import Config
@@ -13,7 +14,7 @@ from .messages import DeviceOrder, DeviceReport, RoundPlan
 
 _WITH_BACKBONE = 8
 """Devices at most: what is gained by more is little where the products with frozen weights decide."""
-_WITHOUT = 32
+_WITHOUT = 16
 _BYTES = 2**27
 """Of the trained values of a cohort, besides which there are gradients and the optimizer's two moments."""
 
@@ -21,13 +22,24 @@ _BYTES = 2**27
 def cohorts(tree: Tree, plan: RoundPlan, size: int) -> list[tuple[DeviceOrder, ...]]:
     """The round's devices, each in one cohort with others of its group, `size` of them at most.
 
+    Cohorts of a group are of about one size, and more than one are an even number of them: so are most machines'
+    processors.
+
     Devices whose update is lost on the way train nothing, and are in none.
     """
     groups: dict[str | None, list[DeviceOrder]] = {}
     for order in plan.orders:
         if not order.lost:
             groups.setdefault(tree[order.device].group, []).append(order)
-    return [tuple(orders[i : i + size]) for orders in groups.values() for i in range(0, len(orders), size)]
+    return [cohort for orders in groups.values() for cohort in _divided(orders, size)]
+
+
+def _divided(orders: Sequence[DeviceOrder], size: int) -> list[tuple[DeviceOrder, ...]]:
+    parts = -(-len(orders) // size)
+    if parts > 1:
+        parts = min(parts + parts % 2, len(orders))
+    ends = [len(orders) * (i + 1) // parts for i in range(parts)]
+    return [tuple(orders[start:end]) for start, end in pairwise([0, *ends])]
 
 
 def lost(plan: RoundPlan) -> list[DeviceReport]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 
@@ -93,6 +94,7 @@ class DeviceHost:
         states: States,
         handed: HandedOn = NOTHING_HANDED_ON,
         numbers: Collection[int] | None = None,
+        instead: Mapping[str, str] = MappingProxyType({}),
     ) -> HostReply:
         """Train devices of a plan.
 
@@ -102,6 +104,7 @@ class DeviceHost:
             states: of the devices.
             handed: what devices anywhere give others.
             numbers: of the plan's cohorts, those that are trained here; all by default.
+            instead: receiver -> who adds up in its place what it is sent.
         """
         outcome = Outcome()
         seconds: dict[str, tuple[float, int]] = {}
@@ -109,7 +112,7 @@ class DeviceHost:
             if numbers is not None and number not in numbers:
                 continue
             began = time.perf_counter()
-            outcome.take(self._train(plan, orders, versions, states, handed))
+            outcome.take(self._train(plan, orders, versions, states, handed, instead))
             group = self.bench.tree[orders[0].device].group or ""
             spent, devices = seconds.get(group, (0.0, 0))
             seconds[group] = (spent + time.perf_counter() - began, devices + len(orders))
@@ -122,6 +125,7 @@ class DeviceHost:
         versions: Mapping[str, Mapping[str, Tensors]],
         states: States,
         handed: HandedOn,
+        instead: Mapping[str, str],
     ) -> Outcome:
         """Train a cohort, but for devices that have not got what they are to start from."""
         outcome, ready, starts = Outcome(), [], {}
@@ -135,7 +139,7 @@ class DeviceHost:
             except FogTuneError as error:
                 outcome.reports.append(failed(plan, order, error))
         if ready:
-            outcome.take(train_cohort(self.bench, plan, ready, starts, states))
+            outcome.take(train_cohort(self.bench, plan, ready, starts, states, instead))
         return outcome
 
     def evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 
@@ -59,7 +60,12 @@ class Outcome:
 
 
 def train_cohort(
-    bench: Workbench, plan: RoundPlan, orders: Sequence[DeviceOrder], starts: Starts, states: States
+    bench: Workbench,
+    plan: RoundPlan,
+    orders: Sequence[DeviceOrder],
+    starts: Starts,
+    states: States,
+    instead: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """Train devices together. Where that fails, each trains alone, so that only those fail who are at fault.
 
@@ -69,6 +75,7 @@ def train_cohort(
         orders: the cohort's.
         starts: of its devices.
         states: of its devices.
+        instead: receiver -> who adds up in its place what it is sent; itself where it is not named.
 
     Raises:
         InputError: the run as configured cannot work.
@@ -86,9 +93,9 @@ def train_cohort(
             return Outcome(reports=[failed(plan, orders[0], error)])
         outcome = Outcome()
         for order in orders:
-            outcome.take(train_cohort(bench, plan, [order], starts, states))
+            outcome.take(train_cohort(bench, plan, [order], starts, states, instead))
         return outcome
-    return _Cohort(bench, plan, orders, starts, states, trained, stack).outcome()
+    return _Cohort(bench, plan, orders, starts, states, instead, trained, stack).outcome()
 
 
 def failed(plan: RoundPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
@@ -109,6 +116,7 @@ class _Cohort:
     orders: Sequence[DeviceOrder]
     starts: Starts
     states: States
+    instead: Mapping[str, str]
     trained: Sequence[Trained]
     stack: Stack
 
@@ -184,7 +192,8 @@ class _Cohort:
             return None
 
     def _receiver(self, order: DeviceOrder) -> str:
-        return order.receiver(self.bench.tree[order.device].parent or "")
+        receiver = order.receiver(self.bench.tree[order.device].parent or "")
+        return self.instead.get(receiver, receiver)
 
     def _metrics(self, i: int) -> dict[str, int]:
         metrics: dict[str, int] = {}
@@ -198,7 +207,7 @@ class _Cohort:
         sent = tuple(m for m in trained.modules if m in order.upward and m not in sending.skipped)
         gone = {*sent, *sending.skipped}
         kept = {m: t for m, t in state.kept.items() if m not in gone}
-        kept |= {m: _own(t) for m, t in trained.modules.items() if m not in gone}
+        kept |= {m: _own(trained.modules[m]) for m in trained.modules if m not in gone}
         report = DeviceReport(
             order.device,
             error=None,

@@ -8,7 +8,7 @@ but for rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ from .workbench import Workbench
 class Trained:
     """What a device has learned in a round."""
 
-    modules: dict[str, Tensors]
+    modules: Mapping[str, Tensors]
     """Module -> trained (or measured) tensors; under SCAFFOLD with the change of the control variates beside. Views of
     what all that trained together have: who keeps some copies them."""
     samples: dict[str, int]
@@ -38,7 +38,7 @@ class Trained:
     """Task -> (sum of the batch losses weighted by samples, samples)."""
     controls: dict[str, Tensors]
     """Module -> the device's new control variates (SCAFFOLD)."""
-    model: dict[str, Tensors]
+    model: Mapping[str, Tensors]
     """Module -> tensors, of all modules that the device started from: its own model as it is now."""
 
 
@@ -88,6 +88,31 @@ def train(bench: Workbench, members: Sequence[Member], round_number: int) -> tup
     return [_trained(bench, pupil, stack, i, correction) for i, pupil in enumerate(pupils)], stack
 
 
+class Views(Mapping[str, Tensors]):
+    """Modules of one of those that have trained together: views, which are made when somebody looks."""
+
+    def __init__(self, modules: Collection[str], others: Mapping[str, Tensors], stack: Stack, row: int) -> None:
+        """Args: names of the modules, those that are not in the stack, the stack, and the device's row in it."""
+        self._modules = dict.fromkeys(modules)
+        self._others = others
+        self._stack = stack
+        self._row = row
+
+    def __getitem__(self, module: str) -> Tensors:
+        if module not in self._modules:
+            raise KeyError(module)
+        return self._others[module] if module in self._others else self._stack.of(self._row, module)
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._modules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
 def learning_rate(config: Config, progress: float) -> float:
     """Step size after `progress` rounds: linear warm-up, then constant or cosine down to a tenth."""
     local = config.local
@@ -107,15 +132,15 @@ def _trained(bench: Workbench, pupil: Pupil, stack: Stack, row: int, correction:
     measured = {module: found.tensors for module, found in pupil.measured.items()}
     passed = {**pupil.passed, **{module: found.samples for module, found in pupil.measured.items()}}
     _forget_rare_experts(bench.config, passed)
-    own = stack.of(row)
-    trained = {m: measured.get(m) or own[m] for m in pupil.member.start if passed.get(m)}
+    trained = Views([m for m in pupil.member.start if passed.get(m)], measured, stack, row)
     changes = correction.control_changes(row, trained) if correction else {}
+    told = {m: {**trained[m], **{control_name(n): t for n, t in change.items()}} for m, change in changes.items()}
     return Trained(
-        modules={m: {**trained[m], **{control_name(n): t for n, t in changes.get(m, {}).items()}} for m in trained},
+        modules={m: told.get(m) or trained[m] for m in trained} if told else trained,
         samples={m: passed[m] for m in trained},
         losses=pupil.losses,
         controls={m: correction.new_controls(row, m, changes[m]) for m in changes} if correction else {},
-        model={m: pupil.statistics[m] if is_statistics(m) else own[m] for m in pupil.member.start},
+        model=Views(pupil.member.start, pupil.statistics, stack, row),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,8 +34,10 @@ class Passes:
             if bench.config.local.logit_adjustment
             else []
         )
-        self._losses: list[tuple[str, list[tuple[int, int]], Tensor]] = []
-        """Of each segment: its task, (member, samples), and the members' mean losses."""
+        self._is_cheap = not bench.model.backbone.fusion_blocks
+        """Whether a row more costs less than rows that are not alike."""
+        self._losses: list[tuple[_Lot, Tensor]] = []
+        """Mean losses of the members of each lot."""
         self._statistics = {
             module: _side_by_side([pupil.statistics.get(module) for pupil in pupils])
             for module in dict.fromkeys(module for pupil in pupils for module in pupil.statistics)
@@ -49,31 +52,31 @@ class Passes:
         for v in active:
             task, rows = self._pupils[v].steps[i]
             batches.setdefault((task, self._pupils[v].parts[task].modalities), []).append((v, rows))
-        segments = [self._collated(task, some) for (task, _), some in batches.items()]
-        devices = Index(v for some in batches.values() for v, rows in some for _ in rows)
-        outputs, routed, balance = self._forward(segments, devices)
+        lots = [_Lot.of(task, some, self._is_cheap) for (task, _), some in batches.items()]
+        segments = [self._collated(lot) for lot in lots]
+        outputs, routed, balance = self._forward(segments, Index(v for lot in lots for v in lot.of_row))
         total = self._balance * balance.sum()
-        for (task, _), some, segment, said in zip(batches, batches.values(), segments, outputs, strict=True):
-            means = self._means(task, some, said, segment.targets)
+        for lot, segment, said in zip(lots, segments, outputs, strict=True):
+            means = self._means(lot, said, segment.targets)
             total = total + means.sum()
-            self._losses.append((task, [(v, len(rows)) for v, rows in some], means.detach()))
+            self._losses.append((lot, means.detach()))
         self._stack.differentiate(total)
         counts = routed.tolist()
-        for (task, _), some in batches.items():
-            for v, rows in some:
-                self._pupils[v].count(task, len(rows), counts[v] if counts else ())
+        for lot in lots:
+            for v, samples in zip(lot.members, lot.samples, strict=True):
+                self._pupils[v].count(lot.task, samples, counts[v] if counts else ())
 
     def note_losses(self) -> None:
         """Tell the members what they have lost: once at the end, as it waits for what has been computed."""
-        for task, some, means in self._losses:
-            for (v, samples), mean in zip(some, means.tolist(), strict=True):
-                total, before = self._pupils[v].losses.get(task, (0.0, 0))
-                self._pupils[v].losses[task] = (total + mean * samples, before + samples)
+        for lot, means in self._losses:
+            for v, samples, mean in zip(lot.members, lot.samples, means.tolist(), strict=True):
+                total, before = self._pupils[v].losses.get(lot.task, (0.0, 0))
+                self._pupils[v].losses[lot.task] = (total + mean * samples, before + samples)
 
-    def _collated(self, task: str, some: Sequence[tuple[int, Indices]]) -> Batch:
-        part = self._pupils[some[0][0]].parts[task]
-        rows = np.concatenate([rows for _, rows in some])
-        return collate(self._bench.prefixes, task, part.source, part.modalities, rows, self._bench.targets[task])
+    def _collated(self, lot: _Lot) -> Batch:
+        part = self._pupils[lot.members[0]].parts[lot.task]
+        targets = self._bench.targets[lot.task]
+        return collate(self._bench.prefixes, lot.task, part.source, part.modalities, lot.rows, targets)
 
     def _forward(self, segments: Sequence[Batch], devices: Index) -> tuple[list[Tensor], Tensor, Tensor]:
         """Outputs of each segment, routed (V, E), balance (V,)."""
@@ -87,16 +90,50 @@ class Passes:
         outputs, routed, balance = model.of_devices(segments, versions, routing)
         return outputs, routed, balance
 
-    def _means(self, task: str, some: Sequence[tuple[int, Indices]], outputs: Tensor, targets: Tensor) -> Tensor:
+    def _means(self, lot: _Lot, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of each member's samples, in order."""
-        sizes = [len(rows) for _, rows in some]
         if self._offsets:
-            offsets = torch.stack([self._offsets[v][task] for v, _ in some])  # (members, O)
-            outputs = outputs + offsets.repeat_interleave(torch.tensor(sizes), 0)
-        losses = self._bench.head_of(task).losses(outputs, targets)
-        if len(set(sizes)) == 1:
-            return losses.view(len(sizes), -1).mean(1)
-        return torch.stack([part.mean() for part in torch.split(losses, sizes)])
+            offsets = torch.stack([self._offsets[v][lot.task] for v in lot.members])  # (members, O)
+            outputs = outputs + offsets[lot.place]
+        losses = self._bench.head_of(lot.task).losses(outputs, targets)
+        return losses.new_zeros(len(lot.members)).index_add(0, lot.place, losses * lot.weight)
+
+
+@dataclass(frozen=True)
+class _Lot:
+    """Batches of several members that go side by side: of one task and of the same modalities."""
+
+    task: str
+    members: tuple[int, ...]
+    samples: tuple[int, ...]
+    """Of each member."""
+    rows: Indices
+    """Of all of them, member by member."""
+    of_row: tuple[int, ...]
+    """Row -> its member."""
+    place: Tensor
+    """Row -> its member's place among them, (B,)."""
+    weight: Tensor
+    """Row -> its weight in its member's mean loss, (B,)."""
+
+    @classmethod
+    def of(cls, task: str, some: Sequence[tuple[int, Indices]], fill: bool) -> _Lot:
+        """Args: the task; member and rows of each batch; whether shorter ones get some of their rows again, which weigh
+        nothing, to be as long as the longest."""
+        members, batches = zip(*some, strict=True)
+        samples = tuple(map(len, batches))
+        longest = max(samples)
+        sizes = [longest if fill else n for n in samples]
+        weight = [1 / n if i < n else 0.0 for n, size in zip(samples, sizes, strict=True) for i in range(size)]
+        return cls(
+            task,
+            members,
+            samples,
+            np.concatenate([np.resize(rows, longest) if fill else rows for rows in batches]),
+            tuple(v for v, size in zip(members, sizes, strict=True) for _ in range(size)),
+            torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)),
+            torch.tensor(weight),
+        )
 
 
 def _side_by_side(some: Sequence[Tensors | None]) -> Tensors:

@@ -47,9 +47,9 @@ class Stack:
         self.grads = {module: torch.empty_like(values) for module, values in self.values.items()}
         self.tensors = {module: self._leaves(module) for module in self.shapes}
 
-    def of(self, row: int) -> dict[str, Tensors]:
-        """Module -> tensors of one device, as views."""
-        return {m: split(values[row], self.shapes[m]) for m, values in self.values.items()}
+    def of(self, row: int, module: str) -> Tensors:
+        """A device's tensors of a module, as views."""
+        return split(self.values[module][row], self.shapes[module])
 
     def differentiate(self, loss: Tensor) -> None:
         """Put the gradients of a sum of the devices' losses in the place of the last ones."""

@@ -57,7 +57,7 @@ class M3TModel(nn.Module):
             AssetMissing: embedded weights are not installed.
         """
         super().__init__()
-        choose_matmul(config.execution.matmul)
+        choose_matmul(config.execution.matmul, large=config.model.backbone is not None)
         model, seed = config.model, config.seed
         self.backbone = build_backbone(model)
         self.num_experts = model.experts.count if model.experts else 0
@@ -265,7 +265,7 @@ class M3TModel(nn.Module):
         module = f"encoder/{modality}"
         versions = modules.get(module)
         grouped = versions is not None and len(versions.index.groups or versions.index) < len(versions.index)
-        if versions is None or not versions.differ() or (encode.grouped and grouped):
+        if versions is None or not versions.index.differ or (encode.grouped and grouped):
             with self._lent(modules, module):
                 return cast(tuple[Tensor, Tensor], encode(values, mask))
         index = torch.tensor(versions.index, device=values.device)
@@ -294,7 +294,7 @@ class M3TModel(nn.Module):
         mask = together([one.mask for one in tokens])
         held = tuple(range(self.num_experts)) if held_experts is None else held_experts
         experts = {k: modules[name] for k in range(self.num_experts) if (name := f"expert/{k}") in modules}
-        differing = {k: versions for k, versions in experts.items() if routing or versions.differ()}
+        differing = {k: versions for k, versions in experts.items() if routing or versions.index.differ}
         routed, balances = [], []
 
         def mix(i: int, hidden: Tensor) -> Tensor:

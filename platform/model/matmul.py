@@ -24,10 +24,15 @@ _FEW = 128
 """Tokens up to which a matrix of scores for each head is no burden."""
 
 
-def choose(matmul: Matmul) -> None:
-    """Let this process have a library of products; `auto` is oneDNN on AMD processors where it is exact.
+def choose(matmul: Matmul, large: bool = True) -> None:
+    """Let this process have a library of products.
 
-    A property of the machine, not a measurement of its speed, so that all its processes choose alike.
+    `auto` is oneDNN for large products on AMD processors where it is exact: a property of the machine, not a
+    measurement of its speed, so that all its processes choose alike.
+
+    Args:
+        matmul: the library.
+        large: whether products are so large that the time of a call does not matter, which oneDNN's takes more of.
 
     Raises:
         InputError: oneDNN is asked for, but is not there, or not exact here.
@@ -35,7 +40,7 @@ def choose(matmul: Matmul) -> None:
     if matmul == "onednn" and not onednn_is_exact():
         problem = "onednn does not compute fp32 products in fp32 on this processor; allowed: auto, default"
         raise InputError("execution.matmul", problem)
-    fast = matmul == "onednn" or (matmul == "auto" and _is_amd() and onednn_is_exact())
+    fast = matmul == "onednn" or (matmul == "auto" and large and _is_amd() and onednn_is_exact())
     _set("bf16" if fast else "none")
 
 

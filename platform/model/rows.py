@@ -32,9 +32,14 @@ class Index(tuple[int, ...]):
         versions, sizes = zip(*((version, len(list(rows))) for version, rows in groupby(self)), strict=True)
         return versions if len(set(sizes)) == 1 else None
 
+    @cached_property
+    def differ(self) -> bool:
+        """Whether there are two rows of different versions."""
+        return len(set(self)) > 1
+
     def of(self, rows: Sequence[int]) -> Index:
         """The same for some of the rows."""
-        return Index([self[row] for row in rows])
+        return self if list(rows) == list(range(len(self))) else Index([self[row] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,6 @@ class Versions:
     index: Index
     """What a row has here that does not pass through the module is not read."""
 
-    def differ(self) -> bool:
-        """Whether there are two rows of different versions."""
-        return len(set(self.index)) > 1
-
     def taken(self, by_row: bool = False) -> dict[str, Tensor]:
         """Name -> (G, ...): what is lent. Without a copy if all rows take the same, or each group the next version.
 
@@ -57,7 +58,7 @@ class Versions:
             by_row: a group is a row.
         """
         groups = None if by_row else self.index.groups
-        if not self.differ():
+        if not self.index.differ:
             return {name: tensor[self.index[0]] for name, tensor in self.tensors.items()}
         if groups == tuple(range(len(next(iter(self.tensors.values()))))):
             return dict(self.tensors)

@@ -30,6 +30,8 @@ def in_front(tokens: Tokens) -> Tokens:
     would be distance, so that a sample's result would depend on its batch.
     """
     x, mask, origin = tokens
+    if bool(mask.all()):
+        return tokens
     order = mask.argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]  # (B, T')
     x = x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))
     return Tokens(x, mask.gather(1, order), origin.gather(1, order))

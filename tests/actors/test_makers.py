@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fogtune.actors.makers import START, Makers, laid_out
-from fogtune.actors.parts import assembled, bundled
-from fogtune.platform.aggregation import ModuleSum, Tensors, Update
+from fogtune.actors.parts import assembled
+from fogtune.platform.aggregation import Tensors
 from fogtune.platform.aggregation.tier import TierState
 from fogtune.platform.config import Config
 from fogtune.platform.federation.holdings import Holdings
@@ -120,15 +120,3 @@ def test_nodes_that_have_the_same_are_given_one_value() -> None:
     assert found["fog-0"] is found["fog-1"]
     assert list(found["fog-2"]) == ["a"]
     assert found["fog-2"]["a"] is part["cloud"]["a"]
-
-
-def test_updates_for_one_place_are_added_up() -> None:
-    updates = {
-        name: Update({"m": ModuleSum.of({"w": torch.tensor([value])}, 1)}, {"n": 1})
-        for name, value in (("fog-0", 1.0), ("fog-1", 2.0), ("fog-2", 3.0))
-    }
-    bundle = bundled(updates, {"fog-0": "cloud", "fog-1": "fog-1", "fog-2": "cloud", "fog-3": "fog-3"})
-    assert {node: int(update.metrics["n"]) for node, update in bundle.items()} == {"cloud": 2, "fog-1": 1}
-    total = bundle["cloud"].modules["m"]
-    assert isinstance(total, ModuleSum)
-    assert total.mean()["w"].tolist() == [2.0]
