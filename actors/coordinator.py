@@ -9,7 +9,8 @@ A round, with who waits for whom:
     fog: sums that are due ──► parent actor or cloud; new versions go down the same way, by reference
     coordinator ──► hosts evaluate; exact sums come back
 
-One round is under way at a time, so at most one update a host and fog node is in flight.
+Where nothing stands against it, hosts are asked to train for the next round as soon as versions are made, behind what
+they were asked to evaluate: they go on while the coordinator evaluates, reports and writes down the round before.
 
 What devices remember lies in Ray's object store, as the hosts have left it, and spills to disk from there: a host keeps
 nothing. One that dies is started again and asked again. If it dies too often in a round, its devices' updates are lost,
@@ -21,11 +22,14 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from fogtune.platform.config import Config
+from fogtune.platform.errors import RunFailed
 from fogtune.platform.federation.accounting import Accountant, Sums
 from fogtune.platform.federation.cohorts import cohorts, in_order, lost
 from fogtune.platform.federation.cooperation import Cooperation, Disagreement
@@ -33,7 +37,7 @@ from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.evaluating import evaluation_jobs
 from fogtune.platform.federation.handing_on import holders_of
 from fogtune.platform.federation.local_runner import RoundResult, failing_round
-from fogtune.platform.federation.messages import DeviceReport, RoundPlan, Setup
+from fogtune.platform.federation.messages import DeviceReport, HostPlan, RoundPlan, Setup
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.evaluation import add_tallies
 from fogtune.platform.topology_build import build_tree
@@ -41,8 +45,21 @@ from fogtune.platform.topology_build import build_tree
 from .answers import ActorDied, get
 from .assignment import Assignment
 from .host_pool import Call, HostPool, devices_of
+from .hosts import Training
 from .nodes import Nodes
 from .wire import share_tensors
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A round for which hosts are training."""
+
+    plan: RoundPlan
+    calls: list[Call]
+    addresses: dict[str, tuple[str, ...]]
+    """Host -> who is sent its bundles, in order."""
+    asked: dict[str, list[str]]
+    """Host -> devices that it trains."""
 
 
 class CoordinatorActor:
@@ -60,6 +77,10 @@ class CoordinatorActor:
         self._coordinator: Coordinator
         self._accountant: Accountant
         self._nodes: Nodes
+        self._begun: Begun | None = None
+        """The next round."""
+        self._since = 0.0
+        """When the round under way began, or the one before it ended."""
         share_tensors()
 
     def __repr__(self) -> str:
@@ -93,11 +114,13 @@ class CoordinatorActor:
             return self._round(number)
 
     def _round(self, number: int) -> RoundResult:
-        started = time.perf_counter()
         coordinator = self._coordinator
-        plan = coordinator.plan(number)
-        self._nodes.begin(plan)
-        reports, receipts, states = self._train(plan)
+        begun, self._begun = self._begun, None
+        if begun is None or begun.plan.round != number:
+            self._since = time.perf_counter()
+            begun = self._begin(coordinator.plan(number))
+        plan = begun.plan
+        reports, receipts, states = self._trained(begun)
         coordinator.admit(plan, reports)
         self._get(receipts)
         self._hosts.revive(number)
@@ -108,12 +131,26 @@ class CoordinatorActor:
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(number, changed)
         self._nodes.descend(adopted)
-        sums = self._evaluate() if plan.evaluate else {}
+        evaluating = self._evaluate() if plan.evaluate else []
         booked = self._accountant.book(plan, reports, upward, adopted, found)
-        wall_s = time.perf_counter() - started
+        lost = coordinator.lost(plan, reports)
         coordinator.conclude(plan, booked.ready_s, booked.spent_j, step.moved)
+        self._begin_next(number + 1)
+        sums = self._sums(evaluating)
+        wall_s, self._since = time.perf_counter() - self._since, time.perf_counter()
         record = self._accountant.record(plan, reports, step.upward, booked, sums, disagreement, wall_s)
-        return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
+        return RoundResult(record, booked.rows, lost)
+
+    def _begin_next(self, number: int) -> None:
+        """Have hosts train for the next round while this one is evaluated, told of, and written down.
+
+        Not where nodes are given something first: what they have would not be what this round has left.
+        """
+        if number <= self._config.rounds:
+            with suppress(RunFailed):  # who asks for that round is told
+                plan = self._coordinator.plan(number)
+                if not plan.first:
+                    self._begun = self._begin(plan)
 
     @ray.method
     def snapshot(self) -> Snapshot:
@@ -127,6 +164,7 @@ class CoordinatorActor:
     @ray.method
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot, whatever the packing was when it was taken."""
+        self._begun = None
         self._coordinator.state = snapshot.coordinator
         self._states = dict.fromkeys(snapshot.devices, ray.put(dict(snapshot.devices)))
         self._get(self._nodes.restore(snapshot.nodes))
@@ -147,7 +185,7 @@ class CoordinatorActor:
                 if report.device in states:
                     self._states[report.device] = states[report.device]
 
-    def _hand_on(self, plan: RoundPlan, plan_ref: Any) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
+    def _hand_on(self, plan: RoundPlan) -> tuple[dict[tuple[str, str], str], dict[str, Any]]:
         """What devices hand on to others: digests as their parents give them, and host -> reference to its devices'
         copies. Those who wait for what a dead host has not given say so."""
         holders = holders_of(plan, self._coordinator.tree)
@@ -157,22 +195,17 @@ class CoordinatorActor:
         for host, some in devices_of(self._hosts.home, givers).items():
             nodes = [n for n, of_node in holders.items() if any(d in some for ds in of_node.values() for d in ds)]
             layout, parts = self._nodes.parts_of(nodes)
-            calls.append(self._hosts.ask(host, "hand_on", plan_ref, some, layout, *parts, returns=2))
+            calls.append(self._hosts.ask(host, "hand_on", holders, some, layout, *parts, returns=2))
         answers = self._hosts.answers(calls, self._number)
         return known, {call.host: call.refs[1] for call, answer in answers if not isinstance(answer, ActorDied)}
 
-    def _train(self, plan: RoundPlan) -> tuple[list[DeviceReport], list[Any], dict[str, Any]]:
-        """Have all hosts train.
-
-        Returns:
-            The reports; the fog actors' receipts; device that has trained and remembers something -> reference to
-            states with its.
-        """
+    def _begin(self, plan: RoundPlan) -> Begun:
+        """Ask all hosts to train."""
+        self._nodes.begin(plan)
         tree = self._coordinator.tree
         groups = cohorts(tree, plan, self._setup.cohort)
         devices = [[order.device for order in orders] for orders in groups]
-        plan_ref = ray.put(plan)
-        known, copies = self._hand_on(plan, plan_ref)
+        known, copies = self._hand_on(plan)
         calls: list[Call] = []
         addresses: dict[str, tuple[str, ...]] = {}
         asked: dict[str, list[str]] = {}
@@ -181,28 +214,41 @@ class CoordinatorActor:
             parents = {order.device: tree[order.device].parent or "" for order in orders}
             layout, parts = self._nodes.parts_of(dict.fromkeys(parents.values()))
             slots = self._nodes.addresses(dict.fromkeys(order.receiver(parents[order.device]) for order in orders))
+            instead = {receiver: node for some in slots.values() for receiver, node in some.items()}
+            mine = HostPlan(plan.round, plan.personal, tuple(groups[number] for number in numbers), instead)
+            adding = [tuple(dict.fromkeys(some.values())) for some in slots.values()]
             whose, states = self._remembered(parents)
             sources = (source[-1] for order in orders for source in order.sources.values())
             givers = dict.fromkeys(self._hosts.home.get(source) for source in sources)
             given = (*parts, *states, *(copies[giver] for giver in givers if giver in copies))
-            arguments = (plan_ref, tuple(numbers), slots, known, layout, whose, len(parts), *given)
-            calls.append(self._hosts.ask(host, "train", *arguments, returns=2 + len(slots)))
+            task = Training(mine, adding, known, layout, len(parts), whose)
+            calls.append(self._hosts.ask(host, "train", task, *given, returns=2 + len(slots)))
             addresses[host], asked[host] = tuple(slots), list(parents)
+        return Begun(plan, calls, addresses, asked)
+
+    def _trained(self, begun: Begun) -> tuple[list[DeviceReport], list[Any], dict[str, Any]]:
+        """Wait for the hosts.
+
+        Returns:
+            The reports; the fog actors' receipts; device that has trained and remembers something -> reference to
+            states with its.
+        """
+        plan, tree = begun.plan, self._coordinator.tree
         reports = lost(plan)
         receipts: list[Any] = []
         remembered: dict[str, Any] = {}
         spent: list[Mapping[str, tuple[float, int]]] = []
         heads = {order.head for order in plan.orders}
         to_heads: dict[str, list[Any]] = {}
-        for call, answer in self._hosts.answers(calls, self._number):
+        for call, answer in self._hosts.answers(begun.calls, self._number):
             if isinstance(answer, ActorDied):
-                reports += [DeviceReport(device, f"its host {answer.reason}") for device in asked[call.host]]
+                reports += [DeviceReport(device, f"its host {answer.reason}") for device in begun.asked[call.host]]
                 continue
             some, remembering, seconds = answer
             reports += some
             spent.append(seconds)
             remembered |= dict.fromkeys(remembering, call.refs[1])
-            for address, bundle in zip(addresses[call.host], call.refs[2:], strict=True):
+            for address, bundle in zip(begun.addresses[call.host], call.refs[2:], strict=True):
                 if address in heads:
                     to_heads.setdefault(address, []).append(bundle)
                 else:
@@ -236,8 +282,8 @@ class CoordinatorActor:
             self._states |= dict.fromkeys(served[call.host], call.refs[1])
         return Disagreement.total(told)
 
-    def _evaluate(self) -> Sums:
-        """Exact metric sums of all tasks' held-out data, added up over the hosts."""
+    def _evaluate(self) -> list[Call]:
+        """Ask all hosts to evaluate on the held-out data."""
         tree = self._coordinator.tree
         calls = []
         ownership, hosts = self._coordinator.ownership, self._hosts.devices
@@ -247,6 +293,10 @@ class CoordinatorActor:
             whose, states = self._remembered(variants)
             layout, parts = self._nodes.parts_of(nodes)
             calls.append(self._hosts.ask(host, "evaluate", jobs, layout, whose, *parts, *states))
+        return calls
+
+    def _sums(self, calls: Sequence[Call]) -> Sums:
+        """Exact metric sums, added up over the hosts."""
         sums: dict[tuple[str, str], Mapping[str, int]] = {}
         for _, answer in self._hosts.all_answers(calls, self._number):
             for key, tally in answer.items():

@@ -1,7 +1,8 @@
 """The device hosts, as the coordinator has them: actors that keep nothing, so what one was asked can be asked again.
 
-A host that dies is started again and asked once more, as often as `execution.host_retries` says; it computes the same
-bits. After that its call fails, and it comes back with `revive`.
+A host that dies is started again and asked once more, as often as `execution.host_retries` says, and at least once where
+the run cannot do without the answer; it computes the same bits. After that its call fails, and it comes back with
+`revive`.
 """
 
 from __future__ import annotations
@@ -75,13 +76,21 @@ class HostPool:
         self._send(call)
         return call
 
-    def answers(self, calls: Iterable[Call], round_number: int) -> Iterator[tuple[Call, Any]]:
+    def answers(
+        self, calls: Iterable[Call], round_number: int, retries: int | None = None
+    ) -> Iterator[tuple[Call, Any]]:
         """Each call and its first result, as they come; an ActorDied in its place if the host has died too often.
+
+        Args:
+            calls: what was asked.
+            round_number: the round.
+            retries: how often a host that has died is asked again; as configured by default.
 
         Raises:
             FogTuneError: the one that a host raised.
             RunFailed: what a host was to be given never came.
         """
+        retries = self._config.execution.host_retries if retries is None else retries
         waiting = {call.refs[0]: call for call in calls}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -91,7 +100,7 @@ class HostPool:
             except ActorDied as error:
                 if self._lives[call.host] == call.life:  # else it is up again
                     self._dead.add(call.host)
-                if call.attempts > self._config.execution.host_retries:
+                if call.attempts > retries:
                     yield call, error
                     continue
                 self.revive(round_number)
@@ -104,7 +113,8 @@ class HostPool:
     def all_answers(self, calls: Iterable[Call], round_number: int) -> list[tuple[Call, Any]]:
         """The same, where no answer may be missing. Raises ActorDied as well."""
         found = []
-        for call, answer in self.answers(calls, round_number):
+        retries = max(1, self._config.execution.host_retries)
+        for call, answer in self.answers(calls, round_number, retries):
             if isinstance(answer, ActorDied):
                 raise answer
             found.append((call, answer))

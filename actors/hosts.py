@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -13,15 +14,32 @@ from fogtune.platform.aggregation import Update
 from fogtune.platform.config import Config
 from fogtune.platform.federation.cooperation import Cooperation
 from fogtune.platform.federation.device_state import NOTHING, States
-from fogtune.platform.federation.handing_on import HandedOn
+from fogtune.platform.federation.handing_on import HandedOn, Holders
 from fogtune.platform.federation.host import DeviceHost
-from fogtune.platform.federation.messages import EvaluationJob, RoundPlan, Setup
+from fogtune.platform.federation.messages import EvaluationJob, HostPlan, Setup
 
 from .parts import Layout, Part, assembled
 from .wire import share_tensors
 
 Whose = tuple[tuple[str, ...], ...]
 """Of which devices each of several states is."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a host is told of what it does in a round; all in one, as Ray packs each argument for itself."""
+
+    plan: HostPlan
+    addresses: Sequence[Collection[str]]
+    """Who adds up at each of the addresses that sums go to."""
+    digests: Mapping[tuple[str, str], str]
+    """Of what devices hand on."""
+    layout: Layout
+    """Of the versions of the devices' parents."""
+    parts: int
+    """How many parts these have."""
+    whose: Whose
+    """Of which devices each of the states is."""
 
 
 class HostActor:
@@ -52,50 +70,34 @@ class HostActor:
         return self._host.setup()
 
     @ray.method
-    def hand_on(self, plan: RoundPlan, givers: tuple[str, ...], layout: Layout, *parts: Part) -> Any:
+    def hand_on(self, holders: Holders, givers: tuple[str, ...], layout: Layout, *parts: Part) -> Any:
         """What devices hand on to others in a round, of their parents' versions.
 
         Returns:
             To be called with `num_returns=2`: nothing, as a sign of life, and the copies, which go from here to the
             receivers' hosts.
         """
-        return None, self._host.hand_on(plan, assembled(layout, parts), givers)
+        return None, self._host.hand_on(holders, assembled(layout, parts), givers)
 
     @ray.method
-    def train(
-        self,
-        plan: RoundPlan,
-        numbers: tuple[int, ...],
-        slots: Mapping[str, Mapping[str, str]],
-        digests: Mapping[tuple[str, str], str],
-        layout: Layout,
-        whose: Whose,
-        parts: int,
-        *given: Any,
-    ) -> Any:
-        """Train some of a plan's cohorts.
+    def train(self, task: Training, *given: Any) -> Any:
+        """Train devices.
 
         Args:
-            plan: the round's plan.
-            numbers: of the cohorts.
-            slots: address -> receiver of the devices' updates -> node that adds up there what the receiver is sent.
-            digests: of what devices hand on.
-            layout: of the versions of the devices' parents.
-            whose: of which devices each of the states is.
-            parts: how many parts the versions have.
-            given: these parts; then states; then what hosts hand on.
+            task: what to do.
+            given: the parts of the parents' versions; then states; then what hosts hand on.
 
         Returns:
-            To be called with `num_returns=2 + len(slots)`: (reports, who now remembers something, seconds by device
-            group), what they remember, then a bundle for each address, which goes there from here without passing the
-            coordinator.
+            To be called with `num_returns=2 + len(task.addresses)`: (reports, who now remembers something, seconds by
+            device group), what they remember, then a bundle for each address, which goes there from here without
+            passing the coordinator.
         """
-        states = _of(whose, given[parts:][: len(whose)])
-        copies = {key: tensors for some in given[parts + len(whose) :] for key, tensors in some.items()}
-        versions = assembled(layout, given[:parts])
-        instead = {receiver: node for some in slots.values() for receiver, node in some.items()}
-        reply = self._host.train(plan, versions, states, HandedOn(copies, digests), frozenset(numbers), instead)
-        bundles = [{n: reply.updates[n] for n in {*some.values()} & reply.updates.keys()} for some in slots.values()]
+        parts = task.parts
+        states = _of(task.whose, given[parts:][: len(task.whose)])
+        copies = {key: tensors for some in given[parts + len(task.whose) :] for key, tensors in some.items()}
+        versions = assembled(task.layout, given[:parts])
+        reply = self._host.train(task.plan, versions, states, HandedOn(copies, task.digests))
+        bundles = [{node: reply.updates[node] for node in nodes if node in reply.updates} for nodes in task.addresses]
         remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
         return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
 

@@ -27,6 +27,9 @@ from .makers import START, Makers, Modules, laid_out
 from .node_packing import pack_nodes
 from .parts import Layout
 
+_SMALL = 2**16
+"""Bytes up to which it is faster to send versions with each call than to put them where all can read them."""
+
 
 class Nodes:
     """Carries sums and versions between the nodes of a tree. Methods raise RunFailed where an actor has died."""
@@ -62,7 +65,7 @@ class Nodes:
         self._waiting: dict[str, set[str]] = {}
         """Node -> modules that it has averaged since it sent them last."""
         self._refs: dict[str, Any] = {}
-        """Actor, cloud or start -> reference to the versions that lie there."""
+        """Actor, cloud or start -> the versions that lie there, or a reference to them."""
         processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
         packed = pack_nodes(tree, config.execution.nodes_per_actor, processors)
         self._nodes_of = {actor.name: actor.nodes for actor in packed}
@@ -253,12 +256,14 @@ class Nodes:
         return layout, [self._part(place) for place in places]
 
     def _part(self, place: str) -> Any:
-        """Reference to the versions that lie in one place."""
+        """The versions that lie in one place, by reference, or as they are where that is faster."""
         if place not in self._refs:
             if place in self._nodes_of:
                 self._refs[place] = self._actor(place).made.remote()
             else:
-                self._refs[place] = ray.put({place: self._initial if place == START else self._cloud_state.versions})
+                versions = self._initial if place == START else self._cloud_state.versions
+                nbytes = sum(tensor.nbytes for tensors in versions.values() for tensor in tensors.values())
+                self._refs[place] = {place: versions} if nbytes <= _SMALL else ray.put({place: versions})
         return self._refs[place]
 
     def _actor(self, name: str) -> Any:

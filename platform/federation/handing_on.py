@@ -18,6 +18,10 @@ Copies = Mapping[tuple[str, str], Tensors]
 """(device that has it, module) -> its copy."""
 
 
+Holders = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Aggregating node -> module -> devices below the node from which others get the module in a round."""
+
+
 @dataclass(frozen=True)
 class HandedOn:
     """What devices give each other in a round."""
@@ -64,7 +68,7 @@ def digests(node: str, versions: Mapping[str, Tensors], modules: Iterable[str]) 
 
 
 def holders_of(plan: RoundPlan, tree: Tree) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Aggregating node -> module -> devices below the node from which others get the module in a round."""
+    """Who hands on what by a plan."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     for order in plan.orders:
         for module, source in order.sources.items():

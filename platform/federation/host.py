@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import torch
 
@@ -23,12 +22,12 @@ from fogtune.platform.learning.flops import SampleFlops, sample_flops
 from fogtune.platform.learning.workbench import Workbench
 from fogtune.platform.modules import is_statistics
 
-from .cohorts import cohort_size, cohorts
+from .cohorts import cohort_size
 from .cooperation import Cooperation, Disagreement, average
 from .device_state import NOTHING, DeviceState, States
 from .handing_on import NOTHING as NOTHING_HANDED_ON
-from .handing_on import HandedOn, holders_of, received
-from .messages import DeviceOrder, EvaluationJob, HostReply, RoundPlan, Setup, Workload
+from .handing_on import HandedOn, Holders, received
+from .messages import DeviceOrder, EvaluationJob, HostPlan, HostReply, Setup, Workload
 from .training import Outcome, failed, train_cohort
 
 
@@ -76,43 +75,37 @@ class DeviceHost:
         return result
 
     def hand_on(
-        self, plan: RoundPlan, versions: Mapping[str, Mapping[str, Tensors]], givers: Collection[str]
+        self, holders: Holders, versions: Mapping[str, Mapping[str, Tensors]], givers: Collection[str]
     ) -> dict[tuple[str, str], Tensors]:
         """(giver, module) -> its copy, which other devices get in a round."""
         return {
             (device, module): versions[parent][module]
-            for parent, holders in holders_of(plan, self.bench.tree).items()
-            for module, devices in holders.items()
+            for parent, of_node in holders.items()
+            for module, devices in of_node.items()
             for device in devices
             if device in givers
         }
 
     def train(
         self,
-        plan: RoundPlan,
+        plan: HostPlan,
         versions: Mapping[str, Mapping[str, Tensors]],
         states: States,
         handed: HandedOn = NOTHING_HANDED_ON,
-        numbers: Collection[int] | None = None,
-        instead: Mapping[str, str] = MappingProxyType({}),
     ) -> HostReply:
-        """Train devices of a plan.
+        """Train devices.
 
         Args:
-            plan: the round's plan.
+            plan: what to do.
             versions: parent node -> module -> the version that its devices start from.
             states: of the devices.
             handed: what devices anywhere give others.
-            numbers: of the plan's cohorts, those that are trained here; all by default.
-            instead: receiver -> who adds up in its place what it is sent.
         """
         outcome = Outcome()
         seconds: dict[str, tuple[float, int]] = {}
-        for number, orders in enumerate(cohorts(self.bench.tree, plan, cohort_size(self.bench.config, self._initial))):
-            if numbers is not None and number not in numbers:
-                continue
+        for orders in plan.cohorts:
             began = time.perf_counter()
-            outcome.take(self._train(plan, orders, versions, states, handed, instead))
+            outcome.take(self._train(plan, orders, versions, states, handed))
             group = self.bench.tree[orders[0].device].group or ""
             spent, devices = seconds.get(group, (0.0, 0))
             seconds[group] = (spent + time.perf_counter() - began, devices + len(orders))
@@ -120,12 +113,11 @@ class DeviceHost:
 
     def _train(
         self,
-        plan: RoundPlan,
+        plan: HostPlan,
         orders: Sequence[DeviceOrder],
         versions: Mapping[str, Mapping[str, Tensors]],
         states: States,
         handed: HandedOn,
-        instead: Mapping[str, str],
     ) -> Outcome:
         """Train a cohort, but for devices that have not got what they are to start from."""
         outcome, ready, starts = Outcome(), [], {}
@@ -139,7 +131,7 @@ class DeviceHost:
             except FogTuneError as error:
                 outcome.reports.append(failed(plan, order, error))
         if ready:
-            outcome.take(train_cohort(self.bench, plan, ready, starts, states, instead))
+            outcome.take(train_cohort(self.bench, plan, ready, starts, states))
         return outcome
 
     def evaluate(

@@ -19,14 +19,14 @@ from fogtune.platform.run.rows import LedgerRows
 from fogtune.platform.topology_build import build_tree
 
 from .accounting import Accountant, Sums
-from .cohorts import in_order, lost
+from .cohorts import cohorts, in_order, lost
 from .cooperation import Disagreement
 from .coordinator import Coordinator
 from .device_state import NOTHING, DeviceState
 from .evaluating import evaluation_jobs
 from .handing_on import HandedOn, digests, holders_of
 from .host import DeviceHost
-from .messages import Setup
+from .messages import HostPlan, Setup
 from .snapshot import Snapshot
 
 
@@ -104,11 +104,13 @@ class LocalRunner:
             above = self._states[tree[node].parent or ""].versions
             self._states[node] = self._logic[node].receive(self._states[node], {m: above[m] for m in modules})
         versions = {node: state.versions for node, state in self._states.items()}
+        holders = holders_of(plan, tree)
         known: dict[tuple[str, str], str] = {}
-        for node, holders in holders_of(plan, tree).items():
-            known |= digests(node, versions[node], holders)
-        handed = HandedOn(self._host.hand_on(plan, versions, tree.devices), known)
-        reply = self._host.train(plan, versions, self._devices, handed)
+        for node, held in holders.items():
+            known |= digests(node, versions[node], held)
+        handed = HandedOn(self._host.hand_on(holders, versions, tree.devices), known)
+        orders = HostPlan(number, plan.personal, tuple(cohorts(tree, plan, self.setup.cohort)))
+        reply = self._host.train(orders, versions, self._devices, handed)
         reports = coordinator.heard(plan, in_order(plan, [*reply.reports, *lost(plan)]))
         coordinator.admit(plan, reports)
         remembered = {r.device: reply.states[r.device] for r in reports if r.error is None}

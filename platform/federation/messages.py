@@ -85,6 +85,19 @@ class RoundPlan:
 
 
 @dataclass(frozen=True)
+class HostPlan:
+    """What a host does in a round."""
+
+    round: int
+    personal: bool
+    """Whether devices evaluate their own models."""
+    cohorts: tuple[tuple[DeviceOrder, ...], ...]
+    """Orders of devices that train together (cohorts.py)."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Receiver of devices' updates -> who adds up in its place what it is sent; itself where it is not named."""
+
+
+@dataclass(frozen=True)
 class DeviceReport:
     """What became of an order."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 
@@ -28,7 +27,7 @@ from fogtune.platform.learning.stack import Stack
 from fogtune.platform.learning.workbench import Workbench
 
 from .device_state import NOTHING, DeviceState, States
-from .messages import DeviceOrder, DeviceReport, RoundPlan
+from .messages import DeviceOrder, DeviceReport, HostPlan
 from .sending import Sending, prepare
 
 log = logging.getLogger(__name__)
@@ -60,22 +59,16 @@ class Outcome:
 
 
 def train_cohort(
-    bench: Workbench,
-    plan: RoundPlan,
-    orders: Sequence[DeviceOrder],
-    starts: Starts,
-    states: States,
-    instead: Mapping[str, str] = MappingProxyType({}),
+    bench: Workbench, plan: HostPlan, orders: Sequence[DeviceOrder], starts: Starts, states: States
 ) -> Outcome:
     """Train devices together. Where that fails, each trains alone, so that only those fail who are at fault.
 
     Args:
         bench: the process's model and data.
-        plan: the round's plan.
+        plan: what the host does in the round.
         orders: the cohort's.
         starts: of its devices.
         states: of its devices.
-        instead: receiver -> who adds up in its place what it is sent; itself where it is not named.
 
     Raises:
         InputError: the run as configured cannot work.
@@ -93,12 +86,12 @@ def train_cohort(
             return Outcome(reports=[failed(plan, orders[0], error)])
         outcome = Outcome()
         for order in orders:
-            outcome.take(train_cohort(bench, plan, [order], starts, states, instead))
+            outcome.take(train_cohort(bench, plan, [order], starts, states))
         return outcome
-    return _Cohort(bench, plan, orders, starts, states, instead, trained, stack).outcome()
+    return _Cohort(bench, plan, orders, starts, states, trained, stack).outcome()
 
 
-def failed(plan: RoundPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
+def failed(plan: HostPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
     """The report of a device that has delivered nothing; what is a bug is logged as well."""
     reason = " ".join(str(error).split())[:300]
     if not isinstance(error, FogTuneError):
@@ -112,11 +105,10 @@ class _Cohort:
     """Devices that have trained."""
 
     bench: Workbench
-    plan: RoundPlan
+    plan: HostPlan
     orders: Sequence[DeviceOrder]
     starts: Starts
     states: States
-    instead: Mapping[str, str]
     trained: Sequence[Trained]
     stack: Stack
 
@@ -193,7 +185,7 @@ class _Cohort:
 
     def _receiver(self, order: DeviceOrder) -> str:
         receiver = order.receiver(self.bench.tree[order.device].parent or "")
-        return self.instead.get(receiver, receiver)
+        return self.plan.instead.get(receiver, receiver)
 
     def _metrics(self, i: int) -> dict[str, int]:
         metrics: dict[str, int] = {}

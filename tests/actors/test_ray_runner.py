@@ -108,11 +108,17 @@ def host_pid(namespace: str, name: str) -> int:
     return int(pid)
 
 
+def kill(runner: RayRunner, namespace: str, name: str) -> None:
+    """Kill an actor between two rounds: hosts have begun the next one, which is forgotten."""
+    os.kill(host_pid(namespace, name), signal.SIGKILL)
+    runner.restore(runner.snapshot())
+
+
 def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: None) -> None:
     runner = RayRunner(tiny("execution.devices_per_actor=3", *ALONE), "killed")
     try:
         runner.round(1)
-        os.kill(host_pid("killed", "devices/0/0"), signal.SIGKILL)
+        kill(runner, "killed", "devices/0/0")
         with pytest.raises(RunFailed, match=r"round 2: [23] of 5 updates arrived, below federation.quorum 1"):
             runner.round(2)
     finally:
@@ -131,6 +137,7 @@ def test_a_host_that_is_killed_in_a_cohort_loses_nothing(
     try:
         results = [runner.round(1)]
         for number, after_s in ((2, 0.2), (3, 0.9)):
+            runner.restore(runner.snapshot())  # training begins when it is asked for
             name = next(name for name in names_in(namespace) if name.startswith("devices/"))
             killer = threading.Timer(after_s, os.kill, (host_pid(namespace, name), signal.SIGKILL))
             killer.start()
@@ -147,7 +154,7 @@ def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeC
     runner = RayRunner(tiny("execution.devices_per_actor=3", "federation.quorum=0.4", *ALONE), "quorum")
     try:
         runner.round(1)
-        os.kill(host_pid("quorum", "devices/0/0"), signal.SIGKILL)
+        kill(runner, "quorum", "devices/0/0")
         second = runner.round(2)
         assert second.record.updates_lost == second.record.dropped == 2
         assert "died" in (second.lost or "")
@@ -167,7 +174,7 @@ def test_a_killed_head_takes_its_members_updates_with_it(tiny: MakeConfig, share
     runner = RayRunner(config, "head")
     try:
         runner.round(1)
-        os.kill(host_pid("head", f"device/{head}"), signal.SIGKILL)
+        kill(runner, "head", f"device/{head}")
         second = runner.round(2)
         assert second.record.decisions == twin.decisions
         assert second.record.updates_lost == 1 + len(members) > 1
@@ -188,7 +195,7 @@ def test_what_a_killed_host_was_to_hand_on_is_missed_by_those_who_wait_for_it(
     runner = RayRunner(config, "copies")
     try:
         runner.round(1)
-        os.kill(host_pid("copies", "device/coach-0"), signal.SIGKILL)
+        kill(runner, "copies", "device/coach-0")
         second = runner.round(2)
         assert second.record.updates_lost == 2
         assert " has not come from coach-0" in (second.lost or "")

@@ -10,9 +10,10 @@ import torch
 from fogtune.platform.aggregation import HeldUpdates, ModuleSum, Tensors, Update
 from fogtune.platform.aggregation.tier import TierLogic
 from fogtune.platform.config import Config
+from fogtune.platform.federation.cohorts import cohorts
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.host import DeviceHost
-from fogtune.platform.federation.messages import EvaluationJob, RoundPlan
+from fogtune.platform.federation.messages import EvaluationJob, HostPlan
 
 MakeConfig = Callable[..., Config]
 Versions = dict[str, Mapping[str, Tensors]]
@@ -20,15 +21,17 @@ Versions = dict[str, Mapping[str, Tensors]]
 PERSONAL_HEADS = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
 
 
-def start(config: Config) -> tuple[DeviceHost, RoundPlan, Versions]:
-    """A host, the plan of round 1, and version 0 at every aggregating node."""
+def start(config: Config) -> tuple[DeviceHost, HostPlan, Versions]:
+    """A host, what it does in round 1 if it is the only one, and version 0 at every aggregating node."""
     host = DeviceHost(config)
     coordinator = Coordinator(config, host.setup())
     logic = {
         node: TierLogic(config, coordinator.tree, coordinator.ownership, node) for node in coordinator.tree.aggregators
     }
     initial = coordinator.setup.initial
-    return host, coordinator.plan(1), {node: one.initial(initial).versions for node, one in logic.items()}
+    plan = coordinator.plan(1)
+    alone = HostPlan(1, plan.personal, tuple(cohorts(coordinator.tree, plan, coordinator.setup.cohort)))
+    return host, alone, {node: one.initial(initial).versions for node, one in logic.items()}
 
 
 def spoil(host: DeviceHost) -> None:
@@ -58,9 +61,10 @@ class TestTrain:
         host, plan, versions = start(tiny())
         together = host.train(plan, versions, {}).updates
         apart: dict[str, Update] = {}
-        for numbers in ((2, 1), (0,)):  # watches, readers, coaches: a cohort each
+        watches, readers, coaches = plan.cohorts
+        for some in ((coaches, readers), (watches,)):
             spoil(host)
-            for node, update in host.train(plan, versions, {}, numbers=numbers).updates.items():
+            for node, update in host.train(replace(plan, cohorts=some), versions, {}).updates.items():
                 apart[node] = apart.get(node, Update.empty()) + update
         assert together.keys() == apart.keys()
         assert all(same(together[node], apart[node]) for node in together)

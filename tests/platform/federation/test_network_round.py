@@ -18,10 +18,11 @@ import torch
 from fogtune.platform.aggregation import ModuleSum, Tensors, Update
 from fogtune.platform.aggregation.tier import TierLogic
 from fogtune.platform.config import Config, Power
+from fogtune.platform.federation.cohorts import cohorts
 from fogtune.platform.federation.coordinator import Coordinator
 from fogtune.platform.federation.host import DeviceHost
 from fogtune.platform.federation.local_runner import LocalRunner, RoundResult
-from fogtune.platform.federation.messages import HostReply, RoundPlan
+from fogtune.platform.federation.messages import HostPlan, HostReply, RoundPlan
 from fogtune.platform.federation.sizes import message_bytes
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.run.record import LedgerRow
@@ -370,7 +371,8 @@ def host(config: Config) -> tuple[DeviceHost, RoundPlan, HostReply]:
     initial = coordinator.setup.initial
     logic = {node: TierLogic(config, tree, coordinator.ownership, node) for node in tree.aggregators}
     plan = coordinator.plan(1)
-    return host, plan, host.train(plan, {node: one.initial(initial).versions for node, one in logic.items()}, {})
+    alone = HostPlan(1, plan.personal, tuple(cohorts(tree, plan, coordinator.setup.cohort)))
+    return host, plan, host.train(alone, {node: one.initial(initial).versions for node, one in logic.items()}, {})
 
 
 def test_a_host_adds_up_by_head(tiny: MakeConfig) -> None:
