@@ -1,6 +1,6 @@
 """The device hosts, as the coordinator has them: actors that keep nothing, so what one was asked can be asked again.
 
-A host that dies is started again and asked once more, as often as `execution.host_retries` says, and at least once where
+A host that dies is started again and asked once more, as often as `execution.host_retries` says, at least once where
 the run cannot do without the answer; it computes the same bits. After that its call fails, and it comes back with
 `revive`.
 """

@@ -123,13 +123,16 @@ class ModuleSum:
         """The sum of several contributions at once: the very bits of the sum of `of` each.
 
         Args:
-            rows: (K, n), the tensors of each contributor one behind the other, in the order of `shapes`.
+            rows: (K, n), the tensors of each contributor one behind the other, in the order of `shapes`. Rows that
+                lie in one place are multiplied, not added up.
             weights: samples of each.
             shapes: name -> shape.
 
         Raises RowsRejected, SumOverflow.
         """
         weights = [operator.index(weight) for weight in weights]
+        if len(rows) > 1 and rows.stride(0) == 0:
+            return cls._of_equals(rows[:1], weights, shapes)
         factors = torch.tensor(weights, dtype=torch.float64)
         total = torch.empty(rows.shape[1], dtype=torch.float64)
         largest = torch.zeros(len(rows))
@@ -150,6 +153,20 @@ class ModuleSum:
         parts = torch.split(whole, [shape.numel() for shape in shapes.values()])
         named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
         return cls({name: named[name] for name in sorted(named)}, sum(weights), len(weights), bound)
+
+    @classmethod
+    def _of_equals(cls, row: torch.Tensor, weights: Sequence[int], shapes: Mapping[str, torch.Size]) -> ModuleSum:
+        """`of_rows` of contributors that all have one row, (1, n)."""
+        try:
+            one = cls.of_rows(row, [1], shapes)
+        except RowsRejected:
+            raise RowsRejected(range(len(weights))) from None
+        if bad := [i for i, weight in enumerate(weights) if not _fits(one.bound, weight)]:
+            raise RowsRejected(bad)
+        weight, bound = sum(weights), sum(max(one.bound * weight, weight) for weight in weights)
+        if bound > LARGEST_TOTAL:
+            raise SumOverflow(bound, weight, len(weights))
+        return cls({name: total * weight for name, total in one.total.items()}, weight, len(weights), bound)
 
     def __add__(self, other: ModuleSum) -> ModuleSum:
         """Sum of both. Raises UpdateRejected where names or shapes differ, SumOverflow beyond the range of int64."""

@@ -170,11 +170,9 @@ class _Cohort:
                 return sums
 
     def _sum(self, module: str, some: Sequence[int], rejected: dict[int, UpdateRejected]) -> ModuleSum | None:
-        values = self.stack.values[module]
-        rows = values if len(some) == len(values) else values[torch.tensor(some)]
         weights = [self.trained[i].samples[module] for i in some]
         try:
-            return ModuleSum.of_rows(rows, weights, self.stack.shapes[module])
+            return ModuleSum.of_rows(self.stack.rows(module, some), weights, self.stack.shapes[module])
         except RowsRejected as error:
             for i in (some[row] for row in error.rows):
                 try:

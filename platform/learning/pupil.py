@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fogtune.platform.aggregation.sums import Tensors
+from fogtune.platform.data.table import Indices
 from fogtune.platform.model.statistics import known
-from fogtune.platform.modules import is_statistics, modules_of_task, statistics_of
+from fogtune.platform.modules import is_statistics, statistics_of
 
-from .batches import epochs, mixed_batches, rows_of_round
+from .batches import epochs, mixed_batches, rows_of_round, window
 from .workbench import Workbench
 
 
@@ -30,14 +32,11 @@ class Pupil:
     """A member at work: its data, its steps, and what has been counted."""
 
     def __init__(self, bench: Workbench, member: Member, round_number: int) -> None:
-        config, device = bench.config, member.device
+        device = member.device
         self.member = member
         self.parts = bench.parts(device, round_number)
-        rows = {
-            task: rows_of_round(part.train, epochs(config, task), round_number, config.seed, device)
-            for task, part in self.parts.items()
-        }
-        self.steps = mixed_batches(rows, config.local.batch_size, config.seed, round_number, device)
+        self._bench = bench
+        self._round = round_number
         self.measured = {statistics_of(m): found for m, found in bench.statistics(device).items()}
         self.statistics = {
             module: tensors if module not in self.measured or known(tensors) else self.measured[module].tensors
@@ -46,14 +45,30 @@ class Pupil:
         }
         """What it standardises by: what it started from; where there is nothing yet, its own."""
         self.through = {
-            task: [
-                m for m in modules_of_task(config, task, part.modalities) if m in member.start and not is_statistics(m)
-            ]
+            task: [m for m in bench.modules_of(task, part.modalities) if m in member.start and not is_statistics(m)]
             for task, part in self.parts.items()
         }
         """Task -> modules that its samples may pass through, of those that the device has."""
         self.passed: dict[str, int] = {}
         self.losses: dict[str, tuple[float, int]] = {}
+
+    @cached_property
+    def steps(self) -> list[tuple[str, Indices]]:
+        """(Task, rows) of each."""
+        config, device = self._bench.config, self.member.device
+        rows = {
+            task: rows_of_round(part.train, epochs(config, task), self._round, config.seed, device)
+            for task, part in self.parts.items()
+        }
+        return mixed_batches(rows, config.local.batch_size, config.seed, self._round, device)
+
+    def count_all(self) -> None:
+        """All samples of the round have been looked at by all that they may pass through."""
+        config = self._bench.config
+        for task, part in self.parts.items():
+            first, last = window(len(part.train), epochs(config, task), self._round)
+            if last > first:
+                self.count(task, last - first, [last - first] * self._bench.model.num_experts)
 
     def count(self, task: str, samples: int, routed: Sequence[int]) -> None:
         """A step has been taken; `routed` are samples by expert."""

@@ -51,6 +51,13 @@ class Stack:
         """A device's tensors of a module, as views."""
         return split(self.values[module][row], self.shapes[module])
 
+    def rows(self, module: str, some: Sequence[int]) -> Tensor:
+        """(K, n), a module of some devices, in one place where it is the same."""
+        values = self.values[module]
+        if len(some) == self.count:
+            return values
+        return values[: len(some)] if values.stride(0) == 0 else values[torch.tensor(some)]
+
     def differentiate(self, loss: Tensor) -> None:
         """Put the gradients of a sum of the devices' losses in the place of the last ones."""
         leaves = [leaf for named in self.tensors.values() for leaf in named.values()]

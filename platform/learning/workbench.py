@@ -20,7 +20,7 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.model.heads import HEADS, HeadKind
 from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.statistics import LARGEST_RMS, measure
-from fogtune.platform.modules import is_standardised
+from fogtune.platform.modules import is_standardised, modules_of_task
 from fogtune.platform.ownership import Ownership, own, task_begins
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
@@ -112,6 +112,7 @@ class Workbench:
         self.prefixes = PrefixCache(
             self.model, self.dataset.tables, execution.prefix_cache_bytes, execution.prefix_disk_bytes
         )
+        self._modules_of: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._statistics: dict[str, dict[str, Statistics]] = {}
 
     @cached_property
@@ -135,6 +136,12 @@ class Workbench:
             shard = self.dataset.splits[source].devices[device]
             result[task] = Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)
         return result
+
+    def modules_of(self, task: str, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """`modules_of_task`, worked out once."""
+        if (task, modalities) not in self._modules_of:
+            self._modules_of[task, modalities] = modules_of_task(self.config, task, modalities)
+        return self._modules_of[task, modalities]
 
     def statistics(self, device: str) -> dict[str, Statistics]:
         """Modality -> what the device's training part says of it, for modalities that have statistics; measured once.

@@ -62,6 +62,22 @@ def test_large_sums_are_exact_too() -> None:
     assert found.total["w"].flatten().tolist() == [511 * (2**52 + 1), 511 * (2**52 + 2**32), 511 * (2**52 + 1), 0]
 
 
+@given(any_row, st.lists(st.integers(-1, 2**40), min_size=2, max_size=4))
+def test_equal_rows_in_one_place_are_what_they_are_apart(values: list[float], weights: list[int]) -> None:
+    shared = torch.tensor([values]).expand(len(weights), -1)
+    found, expected = (outcome(rows, weights) for rows in (shared, shared.clone(memory_format=torch.contiguous_format)))
+    assert found == expected
+
+
+def outcome(rows: torch.Tensor, weights: list[int]) -> ModuleSum | tuple[object, ...]:
+    try:
+        return ModuleSum.of_rows(rows, weights, SHAPES)
+    except RowsRejected as error:
+        return error.rows
+    except SumOverflow as error:
+        return error.args
+
+
 def test_rows_that_share_their_memory_and_many_columns() -> None:
     shared = torch.randn(1, 300_000).expand(3, -1)
     expected = ModuleSum.of({"w": shared[0]}, 6, contributors=3)
