@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fogtune.platform.aggregation import Tensors, Update
 
@@ -97,8 +98,7 @@ class HostPlan:
     """Receiver of devices' updates -> who adds up in its place what it is sent; itself where it is not named."""
 
 
-@dataclass(frozen=True)
-class DeviceReport:
+class DeviceReport(NamedTuple):
     """What became of an order."""
 
     device: str

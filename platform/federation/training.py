@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from fogtune.platform.aggregation import (
     HeldUpdates,
     ModuleSum,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise, zip_longest
+from typing import NamedTuple
 
 from fogtune.platform.network.actions import Action, Script
 from fogtune.platform.run.record import Kind
@@ -50,8 +51,7 @@ class Retries:
     """After so many in vain an update is given up; a download is repeated until it comes through."""
 
 
-@dataclass(frozen=True)
-class Moved:
+class Moved(NamedTuple):
     """What became of a transfer; actions are named by their indices in the script."""
 
     last: tuple[int, ...]
@@ -98,7 +98,7 @@ class Transfers:
         tries = self._retries.attempts if given_up else tries
         for attempt in range(1, tries + 1):
             lost = given_up or attempt < tries
-            after = (self.script.add(replace(action, after=after, lost=lost)),)
+            after = (self.script.add(action._replace(after=after, lost=lost)),)
         return Moved(after, not given_up)
 
     def give(self, parent: str, node: str, modules: Collection[str]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fogtune.platform.run.record import Kind
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """A transfer of modules from one node to others, or a computation on one."""
 
     kind: Kind
