@@ -82,6 +82,7 @@ def train_cohort(
     except Exception as error:  # a failed participant is a value in the reply
         if len(orders) == 1:
             return Outcome(reports=[failed(plan, orders[0], error)])
+        log.warning("round %d: %d devices together failed; each trains alone", plan.round, len(orders), exc_info=error)
         outcome = Outcome()
         for order in orders:
             outcome.take(train_cohort(bench, plan, [order], starts, states))

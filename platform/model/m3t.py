@@ -292,8 +292,10 @@ class M3TModel(nn.Module):
             two by device where there is a `routing`.
         """
         mask = together([one.mask for one in tokens])
-        held = tuple(range(self.num_experts)) if held_experts is None else held_experts
         experts = {k: modules[name] for k in range(self.num_experts) if (name := f"expert/{k}") in modules}
+        held = tuple(range(self.num_experts)) if held_experts is None else held_experts
+        if routing:
+            held = tuple(experts)  # what none of the devices holds is not there
         differing = {k: versions for k, versions in experts.items() if routing or versions.index.differ}
         routed, balances = [], []
 
