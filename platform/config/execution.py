@@ -34,7 +34,7 @@ class Execution(Section):
     """How often a round asks a host again that has died, with the same result; after that its updates are lost."""
     fused_devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Devices of a group that train together, in one pass through what they share; results differ by rounding. `auto`:
-    8, or 16 where there is no backbone, fewer of a large model; 1: one after the other."""
+    8, or 32 where there is no backbone, fewer of a large model; 1: one after the other."""
     address: str | None = None
     """Ray cluster to join (`auto`, `host:6379`, `ray://host:10001`); null starts one here and stops it after."""
     prefix_cache_bytes: int = Field(default=2**31, ge=0)

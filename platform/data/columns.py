@@ -10,11 +10,15 @@ from .table import Raw
 
 
 class LazyColumn(Sequence[Raw]):
-    """A column of `length` rows; `read(row)` makes a value. Nothing is kept. Pickles if `read` does."""
+    """A column whose values are read. Nothing is kept. Pickles if what reads does."""
 
-    def __init__(self, length: int, read: Callable[[int], Raw]) -> None:
+    def __init__(
+        self, length: int, read: Callable[[int], Raw], read_many: Callable[[Sequence[int]], Sequence[Raw]] | None = None
+    ) -> None:
+        """Args: its rows; what makes the value of one; what makes those of several, if that is faster."""
         self._length = length
         self._read = read
+        self._read_many = read_many
 
     def __len__(self) -> int:
         return self._length
@@ -30,3 +34,12 @@ class LazyColumn(Sequence[Raw]):
         if not -self._length <= number < self._length:
             raise IndexError(f"row {number} of a column of {self._length}")
         return self._read(number % self._length)
+
+    def take(self, rows: Sequence[int]) -> Sequence[Raw]:
+        """The values of these rows, each from 0 up, in order."""
+        return [self[row] for row in rows] if self._read_many is None else self._read_many(rows)
+
+
+def taken(column: Sequence[Raw], rows: Sequence[int]) -> Sequence[Raw]:
+    """The values of these rows of any column."""
+    return column.take(rows) if isinstance(column, LazyColumn) else [column[row] for row in rows]

@@ -8,13 +8,12 @@ one channel.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..config import HuggingFaceSource
 from ..errors import InputError
@@ -151,51 +150,64 @@ def _named(value: Any, names: list[str]) -> Any:
 def _modality(dataset: Dataset, column: str, where: str) -> LazyColumn:
     from datasets import Array2D, Image, LargeList, List, Value
 
-    read: Callable[[int], Raw]
+    read: Callable[[Sequence[int]], Sequence[Raw]]
     one = dataset.select_columns([column])
     match dataset.features[column]:
         case Value(dtype="string" | "large_string"):
-            read = partial(_text, one.with_format(None), column, where)
+            read = partial(_texts, one.with_format(None), column, where)
         case Image():
-            read = partial(_image, one.cast_column(column, Image(decode=True)).with_format(None), column, where)
+            read = partial(_images, one.cast_column(column, Image(decode=True)).with_format(None), column, where)
         case List() | LargeList() | Array2D():
             numbers = one.with_format(None)
-            channels = channels_of(_series(numbers, column, where, None, 0))
+            channels = channels_of(_series(numbers, column, where, None, [0])[0])
             read = partial(_series, numbers, column, where, channels)
         case feature:
             problem = f"column {column!r} is {_first_line(feature)}; allowed: text, images, lists of numbers"
             raise InputError(where, problem)
-    return LazyColumn(len(dataset), read)
+    return LazyColumn(len(dataset), partial(_one, read), read)
 
 
-def _value(dataset: Dataset, column: str, where: str, row: int) -> Any:
+def _one(read: Callable[[Sequence[int]], Sequence[Raw]], row: int) -> Raw:
+    return read([row])[0]
+
+
+def _values(dataset: Dataset, column: str, where: str, rows: Sequence[int]) -> list[Any]:
     try:
-        value = dataset[row][column]
+        values: list[Any] = dataset[list(rows)][column]
     except OSError as error:  # an image that cannot be decoded
-        raise InputError(where, f"row {row} of column {column!r}: {_first_line(error)}") from None
-    if value is None:
-        raise InputError(where, f"row {row} of column {column!r} is missing; allowed: a value in every row")
-    return value
+        if len(rows) > 1:
+            return [value for row in rows for value in _values(dataset, column, where, [row])]
+        raise InputError(where, f"row {rows[0]} of column {column!r}: {_first_line(error)}") from None
+    for row, value in zip(rows, values, strict=True):
+        if value is None:
+            raise InputError(where, f"row {row} of column {column!r} is missing; allowed: a value in every row")
+    return values
 
 
-def _text(dataset: Dataset, column: str, where: str, row: int) -> str:
-    text: str = _value(dataset, column, where, row)
-    return text
+def _texts(dataset: Dataset, column: str, where: str, rows: Sequence[int]) -> list[str]:
+    return _values(dataset, column, where, rows)
 
 
-def _image(dataset: Dataset, column: str, where: str, row: int) -> NDArray[np.uint8]:
-    try:
-        return image_pixels(_value(dataset, column, where, row))
-    except (OSError, ValueError) as error:
-        raise InputError(where, f"row {row} of column {column!r} {_first_line(error)}") from None
+def _images(dataset: Dataset, column: str, where: str, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
+    pixels = []
+    for row, value in zip(rows, _values(dataset, column, where, rows), strict=True):
+        try:
+            pixels.append(image_pixels(value))
+        except (OSError, ValueError) as error:
+            raise InputError(where, f"row {row} of column {column!r} {_first_line(error)}") from None
+    return pixels
 
 
-def _series(dataset: Dataset, column: str, where: str, channels: int | None, row: int) -> NDArray[np.float32]:
-    value = _value(dataset, column, where, row)
-    try:
-        return series_values(value, channels)
-    except ValueError as error:
-        raise InputError(where, f"row {row} of column {column!r} {error}") from None
+def _series(
+    dataset: Dataset, column: str, where: str, channels: int | None, rows: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    series = []
+    for row, value in zip(rows, _values(dataset, column, where, rows), strict=True):
+        try:
+            series.append(series_values(value, channels))
+        except ValueError as error:
+            raise InputError(where, f"row {row} of column {column!r} {error}") from None
+    return series
 
 
 def _first_line(value: object) -> str:

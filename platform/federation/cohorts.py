@@ -14,7 +14,7 @@ from .messages import DeviceOrder, DeviceReport, RoundPlan
 
 _WITH_BACKBONE = 8
 """Devices at most: what is gained by more is little where the products with frozen weights decide."""
-_WITHOUT = 16
+_WITHOUT = 32
 _BYTES = 2**27
 """Of the trained values of a cohort, besides which there are gradients and the optimizer's two moments."""
 

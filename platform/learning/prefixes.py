@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fogtune.platform.data.columns import taken
 from fogtune.platform.data.table import Raw, Table
 from fogtune.platform.model.backbone import Backbone
 from fogtune.platform.model.encoder import Encoder
@@ -69,7 +70,7 @@ class PrefixCache:
     def _fetch(self, source: str, modality: str, rows: Sequence[int]) -> dict[int, Tensor]:
         """Row -> prefix, of rows that are not known."""
         column = self._tables[source].modalities[modality]
-        raws = {row: column[row] for row in rows}
+        raws = dict(zip(rows, taken(column, rows), strict=True))
         contents = {row: content_digest(modality, raw) for row, raw in raws.items()}
         found = {content: self._by_content[content] for content in contents.values() if content in self._by_content}
         new = {content: raws[row] for row, content in contents.items() if content not in found}

@@ -86,6 +86,16 @@ def test_devices_of_several_kinds(tiny: MakeConfig, changes: tuple[str, ...]) ->
     }  # fmt: skip
 
 
+def test_experts_that_nobody_holds(tiny: MakeConfig) -> None:
+    bench = Workbench(tiny("model.experts.count=4"))
+    some = []
+    for member, held in zip(members(bench, ("reader-0", "reader-1")), ((1, 3), (1,)), strict=True):
+        start = {m: t for m, t in members(bench, [member.device])[0].start.items() if not m.startswith("expert/")}
+        mine = {f"expert/{k}": bench.model.tensors(f"expert/{k}") for k in held}
+        some.append(Member(member.device, {**start, **mine}, held))
+    check(bench, some)
+
+
 def test_one_kind_alone(tiny: MakeConfig) -> None:
     bench = Workbench(tiny("devices.0.count=4"))
     check(bench, members(bench, [device for device in bench.tree.devices if device.startswith("watch")]))
