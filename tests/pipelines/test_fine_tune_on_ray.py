@@ -37,7 +37,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def process_of(run_id: str, actor: str) -> int:
-    """Process id of an actor of a run."""
+    """Process id of an actor of a run; a host answers when it has trained for the round that it has begun."""
     handle: Any = ray.get_actor(actor, namespace=run_id)
     pid: int = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()))
     return pid
@@ -89,23 +89,24 @@ def test_a_federation_of_three_modalities_learns(runs: Path) -> None:
 
 def test_a_host_that_is_killed_while_it_trains_fails_the_run_which_can_be_resumed(tiny: MakeConfig, runs: Path) -> None:
     """Two hosts: one has watch-0 and reader-0."""
-    changes = (f"output.directory={runs}", "rounds=2", "local.epochs=12", "evaluation.personal=false", *ALONE)
+    changes = (f"output.directory={runs}", "rounds=3", "local.epochs=12", "evaluation.personal=false", *ALONE)
     config = tiny(*changes, "execution.runner=ray", "execution.devices_per_actor=3")
     timers = []
 
-    def on_event(_: RoundRecord) -> None:
-        (run_id,) = os.listdir(runs)
-        timers.append(threading.Timer(0.3, os.kill, (process_of(run_id, "devices/0/0"), signal.SIGKILL)))
-        timers[-1].start()
+    def on_event(record: RoundRecord) -> None:
+        if record.round == 1:
+            (run_id,) = os.listdir(runs)
+            timers.append(threading.Timer(0.3, os.kill, (process_of(run_id, "devices/0/0"), signal.SIGKILL)))
+            timers[-1].start()
 
     failed = fogtune.run(config, on_event=on_event)
     timers[-1].join()
     assert failed.status == "failed"
     error = failed.directory.info.error or ""
-    assert error.startswith("round 2: ")
+    assert error.startswith("round 3: ")
     assert "devices/0/0 died: its worker process has died" in error
     assert len(error) < 400
-    assert [record.round for record in failed.directory.records()] == [1]
+    assert [record.round for record in failed.directory.records()] == [1, 2]
 
     file = failed.directory.path / "config.yaml"
     file.write_text(file.read_text().replace("runner: ray", "runner: local"))
@@ -121,7 +122,7 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
 ) -> None:
     """Everything is as if the updates of the two devices had been lost in one process; their personal heads too."""
     changes = (
-        "rounds=3",
+        "rounds=4",
         "federation.quorum=0.3",
         *ALONE,
         'federation.modules=[{"match": "head/*", "scope": "device"}]',
@@ -136,10 +137,10 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
     done = fogtune.run(config, on_event=on_event)
     assert done.status == "completed"
     assert done.directory.info.summary.updates_lost == 2
-    assert "round 2 goes on without watch-0, reader-0: its host devices/0/0 died" in caplog.text
+    assert "round 3 goes on without watch-0, reader-0: its host devices/0/0 died" in caplog.text
 
     def lose(bench: Any, members: Sequence[Member], round_number: int) -> tuple[list[Trained], Stack]:
-        if round_number == 2 and members[0].device in ("watch-0", "reader-0"):
+        if round_number == 3 and members[0].device in ("watch-0", "reader-0"):
             raise OSError("lost")
         return train(bench, members, round_number)
 
