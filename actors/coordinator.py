@@ -196,7 +196,7 @@ class CoordinatorActor:
             nodes = [n for n, of_node in holders.items() if any(d in some for ds in of_node.values() for d in ds)]
             layout, parts = self._nodes.parts_of(nodes)
             calls.append(self._hosts.ask(host, "hand_on", holders, some, layout, *parts, returns=2))
-        answers = self._hosts.answers(calls, self._number)
+        answers = self._hosts.answers(calls, plan.round)
         return known, {call.host: call.refs[1] for call, answer in answers if not isinstance(answer, ActorDied)}
 
     def _begin(self, plan: RoundPlan) -> Begun:
@@ -221,8 +221,8 @@ class CoordinatorActor:
             sources = (source[-1] for order in orders for source in order.sources.values())
             givers = dict.fromkeys(self._hosts.home.get(source) for source in sources)
             given = (*parts, *states, *(copies[giver] for giver in givers if giver in copies))
-            task = Training(mine, adding, known, layout, len(parts), whose)
-            calls.append(self._hosts.ask(host, "train", task, *given, returns=2 + len(slots)))
+            told = Training(mine, adding, known, layout, len(parts), whose)
+            calls.append(self._hosts.ask(host, "train", told, *given, returns=2 + len(slots)))
             addresses[host], asked[host] = tuple(slots), list(parents)
         return Begun(plan, calls, addresses, asked)
 

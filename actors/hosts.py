@@ -80,24 +80,24 @@ class HostActor:
         return None, self._host.hand_on(holders, assembled(layout, parts), givers)
 
     @ray.method
-    def train(self, task: Training, *given: Any) -> Any:
+    def train(self, asked: Training, *given: Any) -> Any:
         """Train devices.
 
         Args:
-            task: what to do.
+            asked: what to do.
             given: the parts of the parents' versions; then states; then what hosts hand on.
 
         Returns:
-            To be called with `num_returns=2 + len(task.addresses)`: (reports, who now remembers something, seconds by
+            To be called with `num_returns=2 + len(asked.addresses)`: (reports, who now remembers something, seconds by
             device group), what they remember, then a bundle for each address, which goes there from here without
             passing the coordinator.
         """
-        parts = task.parts
-        states = _of(task.whose, given[parts:][: len(task.whose)])
-        copies = {key: tensors for some in given[parts + len(task.whose) :] for key, tensors in some.items()}
-        versions = assembled(task.layout, given[:parts])
-        reply = self._host.train(task.plan, versions, states, HandedOn(copies, task.digests))
-        bundles = [{node: reply.updates[node] for node in nodes if node in reply.updates} for nodes in task.addresses]
+        parts = asked.parts
+        states = _of(asked.whose, given[parts:][: len(asked.whose)])
+        copies = {key: tensors for some in given[parts + len(asked.whose) :] for key, tensors in some.items()}
+        versions = assembled(asked.layout, given[:parts])
+        reply = self._host.train(asked.plan, versions, states, HandedOn(copies, asked.digests))
+        bundles = [{node: reply.updates[node] for node in nodes if node in reply.updates} for nodes in asked.addresses]
         remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
         return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
 

@@ -293,9 +293,9 @@ class M3TModel(nn.Module):
         """
         mask = together([one.mask for one in tokens])
         experts = {k: modules[name] for k in range(self.num_experts) if (name := f"expert/{k}") in modules}
-        held = tuple(range(self.num_experts)) if held_experts is None else held_experts
         if routing:
-            held = tuple(experts)  # what none of the devices holds is not there
+            held_experts = tuple(experts)  # what none of the devices holds is not there
+        held = tuple(range(self.num_experts)) if held_experts is None else held_experts
         differing = {k: versions for k, versions in experts.items() if routing or versions.index.differ}
         routed, balances = [], []
 
