@@ -23,6 +23,10 @@ from .answers import ActorDied, get
 from .hosts import Host
 from .packing import pack
 
+_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+"""How a host's process handles memory: in large pages, and what is freed is kept for the next batch, whose activations
+are as large as the last one's. To return it to the system and to get it back took a tenth of training's time."""
+
 
 @dataclass
 class Call:
@@ -134,7 +138,8 @@ class HostPool:
         get([self._actors[name].load.remote() for name in dead], round_number)
 
     def _start(self, name: str, num_cpus: float) -> Any:
-        options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus)
+        environment = {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}
+        options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus, runtime_env=environment)
         return options.remote(name, self._config, len(self.devices[name]))
 
     def _send(self, call: Call) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fogtune.platform.config import Backbone as BackboneConfig
 from fogtune.platform.errors import InputError
 
+from .attention import use_small_products
 from .fingerprint import described_config, fingerprint
-from .matmul import attention
 from .pretrained import first_line, load_model, loading
 from .same_bits import SameBits
 from .tokens import passes
@@ -65,6 +65,7 @@ class Backbone(nn.Module):
         self.model.config.use_cache = False  # keys and values of earlier calls are for generation
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None
+        use_small_products(self.model)
         self._path = _find_blocks(self.model)
         self._blocks: list[nn.Module] = list(self.model.get_submodule(self._path))
         if config.fusion_blocks > len(self._blocks):
@@ -155,8 +156,7 @@ class Backbone(nn.Module):
         device = self.model.get_input_embeddings().weight.device
         self._arrange(self._blocks[: self.first_fused], [_Boundary()], 0)
         try:
-            with attention(longest, device):
-                self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device))
+            self.model(input_ids=input_ids.to(device), attention_mask=mask.to(device))
         except _Reached as reached:
             return [hidden[:length].clone() for hidden, length in zip(reached.hidden_states, lengths, strict=True)]
         finally:
@@ -186,8 +186,7 @@ class Backbone(nn.Module):
         self._arrange(self.fusion_blocks, [], self.first_fused)
         self._fused_in, self._after = tokens, after
         try:
-            autocast = torch.autocast(tokens.device.type, torch.bfloat16, enabled=self._autocast)
-            with attention(length, tokens.device), autocast:
+            with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self._autocast):
                 output = self.model(inputs_embeds=placeholder, attention_mask=mask)
         finally:
             self._fused_in = self._after = None

@@ -8,20 +8,16 @@ units for that (AMX) computes it in true fp32 all the same, which one product sh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fogtune.platform.errors import InputError
 
 Matmul = Literal["auto", "default", "onednn"]
-
-_FEW = 128
-"""Tokens up to which a matrix of scores for each head is no burden."""
 
 
 def choose(matmul: Matmul, large: bool = True) -> None:
@@ -58,17 +54,6 @@ def using(library: Literal["default", "onednn"]) -> Iterator[None]:
         yield
     finally:
         choose(before)
-
-
-def attention(tokens: int, device: torch.device) -> AbstractContextManager[None]:
-    """Within the block, attention is computed in the way that is fast for so many tokens.
-
-    torch's own kernel for processors takes many small products, for each of which oneDNN has to be called: of few
-    tokens, batched products are several times as fast there.
-    """
-    if device.type != "cpu" or chosen() == "default" or tokens > _FEW:
-        return nullcontext()
-    return cast(AbstractContextManager[None], sdpa_kernel(SDPBackend.MATH))
 
 
 @cache
