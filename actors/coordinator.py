@@ -203,7 +203,7 @@ class CoordinatorActor:
         """Ask all hosts to train."""
         self._nodes.begin(plan)
         tree = self._coordinator.tree
-        groups = cohorts(tree, plan, self._setup.cohort)
+        groups = cohorts(self._coordinator.config, tree, plan, self._setup.cohort)
         devices = [[order.device for order in orders] for orders in groups]
         known, copies = self._hand_on(plan)
         calls: list[Call] = []

@@ -23,7 +23,7 @@ from .answers import ActorDied, get
 from .hosts import Host
 from .packing import pack
 
-_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 """How a host's process handles memory: in large pages, and what is freed is kept for the next batch, whose activations
 are as large as the last one's. To return it to the system and to get it back took a tenth of training's time."""
 

@@ -149,7 +149,7 @@ class ModuleSum:
         if bound > LARGEST_TOTAL:
             raise SumOverflow(bound, sum(weights), len(weights))
         # Below 2**53 every partial sum is an integer that float64 holds, in whatever order it was added up.
-        whole = total.long() if bound < 2**53 else _sum_of_integers(rows, weights)
+        whole = _as_integers(total) if bound < 2**53 else _sum_of_integers(rows, weights)
         parts = torch.split(whole, [shape.numel() for shape in shapes.values()])
         named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
         return cls({name: named[name] for name in sorted(named)}, sum(weights), len(weights), bound)
@@ -166,7 +166,7 @@ class ModuleSum:
         weight, bound = sum(weights), sum(max(one.bound * weight, weight) for weight in weights)
         if bound > LARGEST_TOTAL:
             raise SumOverflow(bound, weight, len(weights))
-        return cls({name: total * weight for name, total in one.total.items()}, weight, len(weights), bound)
+        return cls({name: total.mul_(weight) for name, total in one.total.items()}, weight, len(weights), bound)
 
     def __add__(self, other: ModuleSum) -> ModuleSum:
         """Sum of both. Raises UpdateRejected where names or shapes differ, SumOverflow beyond the range of int64."""
@@ -191,7 +191,7 @@ class ModuleSum:
     def mean(self) -> Tensors:
         """The weighted mean, float32; a function of `total` and `weight` alone, so of no grouping."""
         # Two roundings at 2**-53 before the one to float32: equal contributions give back their own bits.
-        return {name: (tensor.double() / self.weight / SCALE).float() for name, tensor in self.total.items()}
+        return {name: tensor.double().div_(self.weight).div_(SCALE).float() for name, tensor in self.total.items()}
 
     @property
     def nbytes(self) -> int:
@@ -227,6 +227,14 @@ def _fixed_point(values: torch.Tensor) -> torch.Tensor:
     """float32 -> the integers nearest to value * 2**32, ties to even, as float32. Exact: beyond 2**24 every
     float32 is an integer."""
     return (values * float(SCALE)).round_()
+
+
+def _as_integers(values: torch.Tensor) -> torch.Tensor:
+    """Whole numbers (n,), float64 -> int64, in the place where they lie."""
+    integers = values.view(torch.int64)
+    for number, place in zip(values.split(_AT_ONCE), integers.split(_AT_ONCE), strict=True):
+        place.copy_(number.long())
+    return integers
 
 
 def _sum_of_integers(rows: torch.Tensor, weights: Sequence[int]) -> torch.Tensor:

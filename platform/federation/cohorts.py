@@ -19,18 +19,21 @@ _BYTES = 2**27
 """Of the trained values of a cohort, besides which there are gradients and the optimizer's two moments."""
 
 
-def cohorts(tree: Tree, plan: RoundPlan, size: int) -> list[tuple[DeviceOrder, ...]]:
+def cohorts(config: Config, tree: Tree, plan: RoundPlan, size: int) -> list[tuple[DeviceOrder, ...]]:
     """The round's devices, each in one cohort with others of its group, `size` of them at most.
 
     Cohorts of a group are of about one size, and more than one are an even number of them: so are most machines'
     processors.
 
-    Devices whose update is lost on the way train nothing, and are in none.
+    Devices whose update is lost on the way train nothing, and are in none. Those that return what they got are in one
+    with others of their node's, as one version is then all that there is of them.
     """
-    groups: dict[str | None, list[DeviceOrder]] = {}
+    groups: dict[tuple[str | None, ...], list[DeviceOrder]] = {}
     for order in plan.orders:
         if not order.lost:
-            groups.setdefault(tree[order.device].group, []).append(order)
+            node = tree[order.device]
+            key = (node.group, node.parent) if _is_untrained(config) else (node.group,)
+            groups.setdefault(key, []).append(order)
     return [cohort for orders in groups.values() for cohort in _divided(orders, size)]
 
 
@@ -58,5 +61,11 @@ def cohort_size(config: Config, initial: Mapping[str, Tensors]) -> int:
     if config.execution.fused_devices != "auto":
         return config.execution.fused_devices
     most = _WITHOUT if config.model.backbone is None else _WITH_BACKBONE
+    if _is_untrained(config):
+        return most
     nbytes = sum(tensor.nbytes for tensors in initial.values() for tensor in tensors.values())
     return max(1, min(most, _BYTES // max(1, nbytes)))
+
+
+def _is_untrained(config: Config) -> bool:
+    return config.local.optimizer == "none"

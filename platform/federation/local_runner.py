@@ -109,7 +109,8 @@ class LocalRunner:
         for node, held in holders.items():
             known |= digests(node, versions[node], held)
         handed = HandedOn(self._host.hand_on(holders, versions, tree.devices), known)
-        orders = HostPlan(number, plan.personal, tuple(cohorts(tree, plan, self.setup.cohort)))
+        groups = cohorts(coordinator.config, tree, plan, self.setup.cohort)
+        orders = HostPlan(number, plan.personal, tuple(groups))
         reply = self._host.train(orders, versions, self._devices, handed)
         reports = coordinator.heard(plan, in_order(plan, [*reply.reports, *lost(plan)]))
         coordinator.admit(plan, reports)

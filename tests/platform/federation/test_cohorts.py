@@ -30,16 +30,29 @@ def order(device: str, lost: str | None = None) -> DeviceOrder:
     ],
 )
 def test_cohorts_of_a_group_are_of_about_one_size(tiny: MakeConfig, watches: int, size: int, sizes: list[int]) -> None:
-    tree = build_tree(tiny(f"devices.0.count={watches}"))
+    config = tiny(f"devices.0.count={watches}")
+    tree = build_tree(config)
     devices = [device for device in tree.devices if tree[device].group == "watch"]
-    found = cohorts(tree, RoundPlan(1, tuple(map(order, devices)), False, False), size)
+    found = cohorts(config, tree, RoundPlan(1, tuple(map(order, devices)), False, False), size)
     assert [len(cohort) for cohort in found] == sizes
     assert [one.device for cohort in found for one in cohort] == devices
 
 
 def test_groups_stay_apart_and_what_is_lost_on_the_way_is_not_trained(tiny: MakeConfig) -> None:
-    tree = build_tree(tiny())
+    config = tiny()
+    tree = build_tree(config)
     orders = tuple(order(device, "out of reach" if device == "watch-1" else None) for device in tree.devices)
-    found = cohorts(tree, RoundPlan(1, orders, False, False), 8)
+    found = cohorts(config, tree, RoundPlan(1, orders, False, False), 8)
     together = {tuple(sorted(one.device for one in cohort)) for cohort in found}
     assert together == {("watch-0",), ("reader-0", "reader-1"), ("coach-0",)}
+
+
+def test_devices_that_return_what_they_got_are_together_by_their_node(tiny: MakeConfig) -> None:
+    config = tiny("devices.0.count=7", "local.optimizer=none")
+    tree = build_tree(config)
+    watches = [device for device in tree.devices if tree[device].group == "watch"]
+    parents = {tree[device].parent for device in watches}
+    found = cohorts(config, tree, RoundPlan(1, tuple(map(order, watches)), False, False), 8)
+    assert len(found) == len(parents) > 1
+    assert all(len({tree[one.device].parent for one in cohort}) == 1 for cohort in found)
+    assert sorted(one.device for cohort in found for one in cohort) == sorted(watches)

@@ -30,7 +30,8 @@ def start(config: Config) -> tuple[DeviceHost, HostPlan, Versions]:
     }
     initial = coordinator.setup.initial
     plan = coordinator.plan(1)
-    alone = HostPlan(1, plan.personal, tuple(cohorts(coordinator.tree, plan, coordinator.setup.cohort)))
+    groups = cohorts(config, coordinator.tree, plan, coordinator.setup.cohort)
+    alone = HostPlan(1, plan.personal, tuple(groups))
     return host, alone, {node: one.initial(initial).versions for node, one in logic.items()}
 
 

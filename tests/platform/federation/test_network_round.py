@@ -371,7 +371,7 @@ def host(config: Config) -> tuple[DeviceHost, RoundPlan, HostReply]:
     initial = coordinator.setup.initial
     logic = {node: TierLogic(config, tree, coordinator.ownership, node) for node in tree.aggregators}
     plan = coordinator.plan(1)
-    alone = HostPlan(1, plan.personal, tuple(cohorts(tree, plan, coordinator.setup.cohort)))
+    alone = HostPlan(1, plan.personal, tuple(cohorts(config, tree, plan, coordinator.setup.cohort)))
     return host, plan, host.train(alone, {node: one.initial(initial).versions for node, one in logic.items()}, {})
 
 
