@@ -232,8 +232,9 @@ def _fixed_point(values: torch.Tensor) -> torch.Tensor:
 def _as_integers(values: torch.Tensor) -> torch.Tensor:
     """Whole numbers (n,), float64 -> int64, in the place where they lie."""
     integers = values.view(torch.int64)
-    for number, place in zip(values.split(_AT_ONCE), integers.split(_AT_ONCE), strict=True):
-        place.copy_(number.long())
+    for start in range(0, len(values), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        integers[part] = values[part].long()
     return integers
 
 
