@@ -8,10 +8,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from fogtune.platform.errors import FogTuneError, RunFailed
+from fogtune.platform.errors import FogTuneError, ProcessLost
 
 
-class ActorDied(RunFailed):
+class ActorDied(ProcessLost):
     """The actor that was asked is dead, or out of reach."""
 
 
@@ -26,7 +26,7 @@ def get(refs: Any, round_number: int, asked: str | None = None) -> Any:
     Raises:
         FogTuneError: the one that the actor raised.
         ActorDied: the actor did not live to answer.
-        RunFailed: what the actor was to be given never came, because another had died, or Ray itself fails.
+        ProcessLost: what the actor was to be given never came, because another had died, or Ray itself fails.
     """
     try:
         return ray.get(refs)
@@ -34,12 +34,12 @@ def get(refs: Any, round_number: int, asked: str | None = None) -> Any:
         if isinstance(error.cause, FogTuneError):
             raise error.cause from None
         if isinstance(error.cause, RayError):
-            raise RunFailed(round_number, _in_one_line(error.cause)) from error
+            raise ProcessLost(round_number, _in_one_line(error.cause)) from error
         raise
     except RayActorError as error:
         raise ActorDied(round_number, _in_one_line(error, asked)) from error
     except RayError as error:
-        raise RunFailed(round_number, _in_one_line(error)) from error
+        raise ProcessLost(round_number, _in_one_line(error)) from error
 
 
 def _in_one_line(error: RayError, actor: str | None = None) -> str:

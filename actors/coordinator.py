@@ -14,7 +14,8 @@ they were asked to evaluate: they go on while the coordinator evaluates, reports
 
 What devices remember lies in Ray's object store, as the hosts have left it, and spills to disk from there: a host keeps
 nothing. One that dies is started again and asked again. If it dies too often in a round, its devices' updates are lost,
-which the quorum judges, and they are as they were after the last round. If any other actor dies, the run fails.
+which the quorum judges, and they are as they were after the last round. If any other actor dies, the round fails, and
+the run starts all of them again from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from .answers import ActorDied, get
 from .assignment import Assignment
 from .host_pool import Call, HostPool, devices_of
 from .hosts import Training
+from .metrics import RoundMetrics
 from .nodes import Nodes
 from .wire import share_tensors
 
@@ -79,6 +81,7 @@ class CoordinatorActor:
         self._nodes: Nodes
         self._begun: Begun | None = None
         """The next round."""
+        self._metrics = RoundMetrics(namespace)
         self._since = 0.0
         """When the round under way began, or the one before it ended."""
         share_tensors()
@@ -139,6 +142,7 @@ class CoordinatorActor:
         sums = self._sums(evaluating)
         wall_s, self._since = time.perf_counter() - self._since, time.perf_counter()
         record = self._accountant.record(plan, reports, step.upward, booked, sums, disagreement, wall_s)
+        self._metrics.tell(record)
         return RoundResult(record, booked.rows, lost)
 
     def _begin_next(self, number: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import ray
+import ray.util
 
 from fogtune.platform.config import Config
+from fogtune.platform.errors import InputError
 from fogtune.platform.federation.local_runner import RoundResult
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.federation.snapshot import Snapshot
@@ -16,6 +19,9 @@ from .answers import get
 from .coordinator import CoordinatorRemote
 from .joining import join
 from .wire import share_tensors
+
+LAST_BREATH_S = 30.0
+"""How long actors may live on after the process that ran them."""
 
 
 class RayRunner:
@@ -27,7 +33,8 @@ class RayRunner:
         If it is not connected yet, it joins `execution.address`, or starts Ray on this machine.
 
         Raises:
-            InputError: the cluster cannot be joined, or data or weights cannot be used as configured.
+            InputError: the cluster cannot be joined, somebody else runs the same there, or data or weights cannot be
+                used as configured.
             RunFailed: an actor died.
         """
         self._started_ray = not ray.is_initialized()
@@ -36,6 +43,7 @@ class RayRunner:
         try:
             if self._started_ray:
                 join(config.execution.address, namespace, on_stage)
+            _wait_until_free(namespace)
             share_tensors()
             on_stage("starting actors, loading model and data")
             options = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0)
@@ -66,3 +74,12 @@ class RayRunner:
 
     def _get(self, ref: Any) -> Any:
         return get(ref, self._round)
+
+
+def _wait_until_free(namespace: str) -> None:
+    """Until the actors of an earlier life are gone, which Ray ends in its own time. InputError if they stay."""
+    deadline_s = time.monotonic() + LAST_BREATH_S
+    while any(actor["namespace"] == namespace for actor in ray.util.list_named_actors(all_namespaces=True)):
+        if time.monotonic() > deadline_s:
+            raise InputError(namespace, "runs in this cluster already; wait for its end, or stop it")
+        time.sleep(0.05)

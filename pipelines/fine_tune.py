@@ -11,7 +11,7 @@ from pathlib import Path
 from fogtune.platform.config import Config
 from fogtune.platform.config.check import check
 from fogtune.platform.config.load import load_config
-from fogtune.platform.errors import InputError, RunFailed
+from fogtune.platform.errors import InputError, ProcessLost, RunFailed
 from fogtune.platform.federation.local_runner import LocalRunner, Runner
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.workbench import Dataset
@@ -97,10 +97,7 @@ def resume(
     directory = RunDirectory.open(path)
     changes = [f"execution.address={address}", "execution.runner=ray"] if address else []
     config = load_config(directory.path / "config.yaml", changes)
-    done, snapshot = 0, None
-    if (found := read_newest_checkpoint(directory.path)) is not None:
-        done, flat = found
-        snapshot = Snapshot.unflatten(*flat)
+    done, snapshot = _newest(directory)
     if done >= config.rounds:
         raise InputError(str(path), f"all {config.rounds} rounds are done; start a new run with more rounds")
     _refuse_early(config, on_stage)
@@ -122,17 +119,26 @@ def _work(
     ledger = Ledger(directory.path)
     status: Status = "stopped"
     error: str | None = None
-    runner: Runner | None = None
+    tries = 0
     try:
         _write_topology(config, directory)
-        runner = _runner(config, directory.id, on_stage)
-        if snapshot is not None:
-            runner.restore(snapshot)
-        on_stage(f"round {first} of {config.rounds}")
-        with terminated_as_interrupted():  # not earlier: Ray sets a handler of its own when it starts
-            for number in range(first, config.rounds + 1):
-                on_event(_round(config, directory, ledger, runner, number))
-        status = "completed"
+        while status != "completed":
+            try:
+                _rounds(config, directory, ledger, first, snapshot, on_event, on_stage)
+                status = "completed"
+            except InputError as problem:
+                if not tries:
+                    raise
+                raise RunFailed(first, f"nothing could be started again: {problem}") from problem
+            except ProcessLost as problem:
+                done, snapshot = _newest(directory)
+                tries = 1 if done >= first else tries + 1
+                if tries > config.execution.restarts:
+                    raise
+                log.warning("%s; the run goes on after round %d", problem, done)
+                directory.truncate(done, str(problem))
+                ledger.drop_after(done)
+                first = done + 1
     except KeyboardInterrupt:
         log.warning("stopped by the user")
     except RunFailed as problem:
@@ -144,13 +150,37 @@ def _work(
         status, error = "failed", f"{type(problem).__name__}: {problem}"
         raise
     finally:
-        try:
-            if runner is not None:
-                runner.close()
-        finally:
-            with terminated_as_interrupted(), uninterrupted():
-                _end(directory, ledger, status, error)
+        with terminated_as_interrupted(), uninterrupted():
+            _end(directory, ledger, status, error)
     return Run(directory)
+
+
+def _rounds(
+    config: Config,
+    directory: RunDirectory,
+    ledger: Ledger,
+    first: int,
+    snapshot: Snapshot | None,
+    on_event: OnEvent,
+    on_stage: OnStage,
+) -> None:
+    """Start what runs the rounds, run those from `first` on, and stop it."""
+    runner = _runner(config, directory.id, on_stage)
+    try:
+        if snapshot is not None:
+            runner.restore(snapshot)
+        on_stage(f"round {first} of {config.rounds}")
+        with terminated_as_interrupted():  # not earlier: Ray sets a handler of its own when it starts
+            for number in range(first, config.rounds + 1):
+                on_event(_round(config, directory, ledger, runner, number))
+    finally:
+        runner.close()
+
+
+def _newest(directory: RunDirectory) -> tuple[int, Snapshot | None]:
+    """The round of the newest checkpoint that is whole, and what it holds; 0 and None before the first."""
+    found = read_newest_checkpoint(directory.path)
+    return (0, None) if found is None else (found[0], Snapshot.unflatten(*found[1]))
 
 
 def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | None) -> None:

@@ -69,6 +69,8 @@ def show(run: RunDirectory) -> RenderableType:
     facts.add_row("status", Text(info.status, style=STYLES[info.status]))
     if info.error:
         facts.add_row("error", Text(info.error, style="red"))
+    for restart in info.restarts:
+        facts.add_row("restarted", Text(restart, style="yellow"))
     facts.add_row("seed", str(info.seed))
     facts.add_row("started", info.started)
     facts.add_row("finished", info.finished or readable.UNKNOWN)

@@ -4,6 +4,7 @@
     - InputError: bad input: one line (what, where, what is allowed); exit code 2
         - AssetMissing: a package with weights or data is not installed or is not the pinned one
     - RunFailed: a run could not go on, for instance below quorum; exit code 1
+        - ProcessLost: because a process or a machine is gone; it may go on from its newest checkpoint
     - UpdateRejected, SumOverflow (platform/aggregation): a contribution, or a whole sum, cannot be used
 """
 
@@ -46,3 +47,7 @@ class RunFailed(FogTuneError):
 
     def __str__(self) -> str:
         return f"round {self.round_number}: {self.reason}" if self.round_number else self.reason
+
+
+class ProcessLost(RunFailed):
+    """A process that the run needs is gone, or out of reach; nothing is wrong with the run."""

@@ -32,6 +32,9 @@ class Execution(Section):
     as many as the cluster has processors, else about as many processes as processors."""
     host_retries: int = Field(default=1, ge=0)
     """How often a round asks a host again that has died, with the same result; after that its updates are lost."""
+    restarts: int = Field(default=3, ge=0)
+    """How often the run starts its processes again, from its newest checkpoint, if one that no round can do without has
+    died; counted anew from every checkpoint. After that it fails, and can be resumed."""
     fused_devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Devices of a group that train together, in one pass through what they share; results differ by rounding. `auto`:
     8, or 32 where there is no backbone, fewer of a large model; 1: one after the other."""

@@ -72,6 +72,8 @@ class RunInfo:
     """Set-up included; resumed runs add up."""
     error: str | None
     """One line, of failed runs."""
+    restarts: tuple[str, ...]
+    """Why processes were started again while it ran: a line each."""
     summary: Summary
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ class RunInfo:
             "versions": dict(self.versions),
             "timings": {"started": self.started, "finished": self.finished, "wall_s": self.wall_s},
             "error": self.error,
+            "restarts": list(self.restarts),
             "summary": {item.name: getattr(self.summary, item.name) for item in fields(Summary)},
         }
 
@@ -94,6 +97,7 @@ class RunInfo:
         return cls(
             **{name: found[name] for name in ("name", "status", "seed", "versions", "error")},
             **{name: found["timings"][name] for name in ("started", "finished", "wall_s")},
+            restarts=tuple(found.get("restarts", ())),  # runs of before there were any
             summary=Summary(**{item.name: found["summary"][item.name] for item in fields(Summary)}),
         )
 
@@ -133,6 +137,7 @@ class RunDirectory:
             finished=None,
             wall_s=0.0,
             error=None,
+            restarts=(),
             summary=Summary(),
         )
         unfinished = Path(parent) / f".{run_id}.new"
@@ -212,13 +217,23 @@ class RunDirectory:
                 raise InputError(f"{path}, line {number}", f"damaged ({error})") from None
         return records
 
-    def truncate(self, round_number: int) -> None:
-        """Forgets the rounds after this one and says running again: the run is resumed from its checkpoint."""
+    def truncate(self, round_number: int, restart: str | None = None) -> None:
+        """Forgets the rounds after this one: the run goes on from its checkpoint.
+
+        Args:
+            round_number: the last round that stays.
+            restart: why, if the run has not ended in between; else its time begins anew.
+        """
         kept = [record for record in self.records() if record.round <= round_number]
         with replacing(self.path / "rounds.jsonl") as temporary:
             temporary.write_text("".join(record.to_json() + "\n" for record in kept), encoding="utf-8")
-        self._write(replace(self.info, status="running", finished=None, error=None, summary=Summary.of(kept)))
-        self._clock_s = time.monotonic()
+        info = replace(self.info, status="running", finished=None, error=None, summary=Summary.of(kept))
+        if restart is None:
+            self._write(info)
+            self._clock_s = time.monotonic()
+        else:
+            line = " ".join(restart.split())
+            self._write(replace(info, wall_s=self._worked_s(), restarts=(*info.restarts, line)))
 
     def finish(self, status: Status, error: str | None = None) -> None:
         """Notes how the run ended, and why if it failed; line breaks in `error` become spaces."""

@@ -13,9 +13,10 @@ import pytest
 import ray
 import torch
 
+from fogtune.actors import ray_runner
 from fogtune.actors.ray_runner import RayRunner
 from fogtune.platform.config import Config
-from fogtune.platform.errors import RunFailed
+from fogtune.platform.errors import InputError, RunFailed
 from fogtune.platform.federation.local_runner import LocalRunner, Runner
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.run.record import RoundRecord
@@ -112,6 +113,20 @@ def kill(runner: RayRunner, namespace: str, name: str) -> None:
     """Kill an actor between two rounds: hosts have begun the next one, which is forgotten."""
     os.kill(host_pid(namespace, name), signal.SIGKILL)
     runner.restore(runner.snapshot())
+
+
+def test_two_do_not_run_the_same(tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny("execution.runner=ray")
+    first = RayRunner(config, "twice")
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(ray_runner, "LAST_BREATH_S", 0.2)
+            with pytest.raises(InputError, match="twice: runs in this cluster already"):
+                RayRunner(config, "twice")
+        assert first.round(1).record.participants
+    finally:
+        first.close()
+    RayRunner(config, "twice").close()  # waits for the last of the first one's actors
 
 
 def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: None) -> None:

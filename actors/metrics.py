@@ -1,0 +1,70 @@
+"""What a federation tells Prometheus: on the metrics endpoint that Ray has on each machine, prefixed with `ray_`."""
+
+from __future__ import annotations
+
+import time
+
+from ray.util.metrics import Counter, Gauge
+
+from fogtune.platform.run.record import RoundRecord
+
+TELL_EVERY_S = 1.0
+"""A round may take a hundredth of that; Prometheus asks every few seconds."""
+
+
+class RoundMetrics:
+    """Numbers of the rounds, under the name of the run. Counters begin at zero where a run goes on."""
+
+    def __init__(self, run: str) -> None:
+        def gauge(name: str, text: str, *tags: str) -> Gauge:
+            return Gauge(f"fogtune_{name}", text, ("run", *tags)).set_default_tags({"run": run})
+
+        def counter(name: str, text: str, *tags: str) -> Counter:
+            return Counter(f"fogtune_{name}", text, ("run", *tags)).set_default_tags({"run": run})
+
+        self._round = gauge("round", "The last round that was finished")
+        self._rounds = gauge("rounds", "Rounds that the run is going to have")
+        self._participants = gauge("participants", "Devices that took part in the last round")
+        self._metric = gauge("task_metric", "Held-out value of the global model", "task", "metric")
+        self._loss = gauge("task_loss", "Mean training loss of the last round", "task")
+        self._wall_s = counter("round_seconds", "Wall time of rounds")
+        self._virtual_s = counter("virtual_seconds", "Time that the rounds take in the modelled network")
+        self._joules = counter("joules", "Energy that the rounds take in the modelled network")
+        self._bytes = counter("link_bytes", "Bytes over links of a kind", "link")
+        self._dropped = counter("updates_dropped", "Updates that did not come, or came too late")
+        self._lost = counter("updates_lost", "Updates that were lost")
+        self._waiting: list[RoundRecord] = []
+        self._told_s = 0.0
+
+    def tell(self, record: RoundRecord) -> None:
+        """Tell of a round, at the latest with the next after a second, or with the last."""
+        self._waiting.append(record)
+        now_s = time.monotonic()
+        if now_s - self._told_s < TELL_EVERY_S and record.round < record.rounds:
+            return
+        self._told_s = now_s
+        for one in self._waiting:
+            self._count(one)
+        self._waiting.clear()
+        self._round.set(record.round)
+        self._rounds.set(record.rounds)
+        self._participants.set(record.participants)
+        for task, loss in record.loss.items():
+            self._loss.set(loss, {"task": task})
+
+    def _count(self, record: RoundRecord) -> None:
+        self._wall_s.inc(record.wall_s)
+        for counter, value in (
+            (self._virtual_s, record.virtual_time_s),
+            (self._joules, record.energy_j),
+            (self._dropped, record.dropped),
+            (self._lost, record.updates_lost),
+        ):
+            if value:
+                counter.inc(value)
+        for link, count in record.bytes.items():
+            if count:
+                self._bytes.inc(count, {"link": link})
+        for task, metrics in record.tasks.items():
+            for metric, value in metrics.items():
+                self._metric.set(value, {"task": task, "metric": metric})
