@@ -17,10 +17,14 @@ class RoundMetrics:
 
     def __init__(self, run: str) -> None:
         def gauge(name: str, text: str, *tags: str) -> Gauge:
-            return Gauge(f"fogtune_{name}", text, ("run", *tags)).set_default_tags({"run": run})
+            made = Gauge(f"fogtune_{name}", text, ("run", *tags))
+            made.set_default_tags({"run": run})
+            return made
 
         def counter(name: str, text: str, *tags: str) -> Counter:
-            return Counter(f"fogtune_{name}", text, ("run", *tags)).set_default_tags({"run": run})
+            made = Counter(f"fogtune_{name}", text, ("run", *tags))
+            made.set_default_tags({"run": run})
+            return made
 
         self._round = gauge("round", "The last round that was finished")
         self._rounds = gauge("rounds", "Rounds that the run is going to have")

@@ -34,7 +34,7 @@ def write_report(directory: RunDirectory) -> Path:
         parts += ["<h2>Communication</h2>", _communication(records, figures)]
         if spending := costs(directory, records, figures):
             parts += ["<h2>Time and energy</h2>", spending]
-        parts += ["<h2>Losses</h2>", _losses(records)]
+        parts += ["<h2>Losses</h2>", _losses(info, records)]
     else:
         parts.append("<p>No round was finished.</p>")
     if nodes:
@@ -169,15 +169,16 @@ def _communication(records: Sequence[RoundRecord], figures: list[dict[str, Any]]
     return cards([card(links, "Bytes by link", legend), card(modules, "Bytes by module")])
 
 
-def _losses(records: Sequence[RoundRecord]) -> str:
+def _losses(info: RunInfo, records: Sequence[RoundRecord]) -> str:
+    restarts = "".join(f"<p>Processes were started again: {escape(why)}.</p>" for why in info.restarts)
     rows = [
         (str(record.round), str(record.participants), str(record.dropped), str(record.updates_lost))
         for record in records
         if record.dropped or record.updates_lost
     ]
     if not rows:
-        return "<p>No participant was dropped and no update was lost.</p>"
-    return f'<div class="card">{table(("round", "participants", "dropped", "updates lost"), rows)}</div>'
+        return restarts + "<p>No participant was dropped and no update was lost.</p>"
+    return restarts + f'<div class="card">{table(("round", "participants", "dropped", "updates lost"), rows)}</div>'
 
 
 def _rounds(records: Sequence[RoundRecord]) -> str:

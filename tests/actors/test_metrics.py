@@ -19,7 +19,7 @@ MakeConfig = Callable[..., Config]
 
 def told(run: str) -> dict[str, float]:
     """Sample -> value, of a run: name and labels but for those that Ray adds."""
-    port = ray.nodes()[0]["MetricsExportPort"]
+    port = ray.nodes()[0]["MetricsExportPort"]  # type: ignore[no-untyped-call]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     found = {}

@@ -83,7 +83,9 @@ def test_it_goes_on_to_the_same_bits(
     assert same(done.directory, undisturbed.directory)
     assert len(done.directory.info.restarts) == len(broken)
     if broken[-1]:
-        assert done.directory.info.restarts[-1] == f"round {broken[-1]}: coordinator died: killed"
+        line = f"round {broken[-1]}: coordinator died: killed"
+        assert done.directory.info.restarts[-1] == line
+        assert f"<p>Processes were started again: {line}.</p>" in (done.directory.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("broken", "every"), [([2, 2], 1), ([2, 2], 4)])
@@ -102,14 +104,17 @@ def test_a_cluster_that_is_gone_fails_the_run(
     tiny: MakeConfig, breaks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks([2])
-    runners = [fine_tune.LocalRunner]
+    runner = vars(fine_tune)["LocalRunner"]
+    starts = []
 
-    def runner(config: Config, *_: object) -> LocalRunner:
-        if not runners:
+    def start(config: Config, *_: object) -> LocalRunner:
+        starts.append(config)
+        if len(starts) > 1:
             raise InputError("execution.address", "'head:6379' cannot be reached")
-        return runners.pop()(config)
+        started: LocalRunner = runner(config)
+        return started
 
-    monkeypatch.setattr(fine_tune, "LocalRunner", runner)
+    monkeypatch.setattr(fine_tune, "LocalRunner", start)
     failed = fogtune.run(tiny("rounds=3", f"output.directory={tmp_path}"))
     assert failed.status == "failed"
     error = failed.directory.info.error
