@@ -17,6 +17,7 @@ from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.workbench import Dataset
 from fogtune.platform.network.sites import find_sites
 from fogtune.platform.ownership import own
+from fogtune.platform.run.atomic import required
 from fogtune.platform.run.checkpoint import read_newest_checkpoint, write_checkpoint
 from fogtune.platform.run.directory import RunDirectory
 from fogtune.platform.run.ledger import Ledger
@@ -98,7 +99,7 @@ def resume(
     changes = [f"execution.address={address}", "execution.runner=ray"] if address else []
     config = load_config(directory.path / "config.yaml", changes)
     done, snapshot = _newest(directory)
-    if done >= config.rounds:
+    if done >= config.rounds and directory.info.status == "completed":
         raise InputError(str(path), f"all {config.rounds} rounds are done; start a new run with more rounds")
     _refuse_early(config, on_stage)
     directory.truncate(done)
@@ -121,7 +122,8 @@ def _work(
     error: str | None = None
     tries = 0
     try:
-        _write_topology(config, directory)
+        with required(directory.path, 0):
+            _write_topology(config, directory)
         while status != "completed":
             try:
                 _rounds(config, directory, ledger, first, snapshot, on_event, on_stage)
@@ -164,7 +166,9 @@ def _rounds(
     on_event: OnEvent,
     on_stage: OnStage,
 ) -> None:
-    """Start what runs the rounds, run those from `first` on, and stop it."""
+    """Start what runs the rounds, run those from `first` on, if there are any, and stop it."""
+    if first > config.rounds:
+        return
     runner = _runner(config, directory.id, on_stage)
     try:
         if snapshot is not None:
@@ -184,12 +188,24 @@ def _newest(directory: RunDirectory) -> tuple[int, Snapshot | None]:
 
 
 def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | None) -> None:
-    """Leave the directory in order, whatever happened."""
+    """Leave the directory in order, whatever happened. A run whose ledger cannot be written is not complete.
+
+    Raises:
+        RunFailed: not even its end can be noted.
+    """
     finished = len(directory.records())
-    ledger.drop_after(finished)
-    ledger.merge(keep_parts=status != "completed")
-    directory.finish(status, error)
-    write_report(directory)
+    try:
+        with required(directory.path, finished):
+            ledger.drop_after(finished)
+            ledger.merge(keep_parts=status != "completed")
+    except RunFailed as problem:
+        status, error = "failed", error or str(problem)
+    with required(directory.path, finished):
+        directory.finish(status, error)
+    try:
+        write_report(directory)
+    except OSError as problem:
+        log.error("%s has no report: %s", directory.path, problem.strerror or problem)
 
 
 def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runner, number: int) -> RoundRecord:
@@ -202,7 +218,7 @@ def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runn
     snapshot = runner.snapshot() if lasting or publishing else None
     if result.lost is not None:
         log.warning("round %d goes on without %s", number, result.lost)
-    with uninterrupted():
+    with uninterrupted(), required(directory.path, number):
         ledger.book(result.rows)
         if lasting:
             ledger.seal()

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fogtune.platform.errors import RunFailed
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -18,6 +20,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def required(path: Path, round_number: int) -> Iterator[None]:
+    """Within the block files below `path` are written, without which the run cannot go on: RunFailed."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise RunFailed(round_number, f"{path} cannot be written: {reason}") from error
 
 
 def write_text(path: Path, text: str) -> None:

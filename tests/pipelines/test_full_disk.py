@@ -1,0 +1,84 @@
+"""A disk without room fails a run in one line, and leaves what the run goes on from when there is room again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import fogtune
+from fogtune.platform.config import Config
+from fogtune.platform.errors import RunFailed
+from fogtune.platform.run import RoundRecord, RunDirectory, atomic
+
+MakeConfig = Callable[..., Config]
+
+
+def left(run: RunDirectory) -> tuple[list[RoundRecord], dict[str, str]]:
+    """What a run has told, and the hash of each module that it has published."""
+    manifests = sorted(run.path.glob("modules/v*/manifest.json"))
+    modules = {
+        f"{path.parent.name} {entry['file']}": entry["sha256"]
+        for path in manifests
+        for entry in json.loads(path.read_text())["modules"]
+    }
+    return [replace(record, wall_s=0.0) for record in run.records()], modules
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with room for a round or two of `tiny`."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a disk here")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_disk_that_is_full_and_then_larger(tiny: MakeConfig, small_disk: Path, tmp_path: Path) -> None:
+    changes = ("rounds=8", "output.keep_checkpoints=8")
+    failed = fogtune.run(tiny(*changes, f"output.directory={small_disk}"))
+    assert failed.status == "failed"
+    error = failed.directory.info.error or ""
+    assert f"{failed.directory.path} cannot be written: " in error
+    assert "No space left on device" in error
+    assert 0 < len(failed.directory.records()) < 8
+    assert not [path for path in small_disk.rglob("*") if path.name.endswith(".tmp")]
+
+    subprocess.run(["mount", "-o", "remount,size=64M", small_disk], check=True)
+    resumed = fogtune.resume(failed.directory.path)
+    assert resumed.status == "completed"
+    whole = fogtune.run(tiny(*changes, f"output.directory={tmp_path / 'roomy'}"))
+    assert left(resumed.directory) == left(whole.directory)
+
+
+@pytest.mark.parametrize("nth", [8, 10, 12, 14, 16, 25, 32, 33, 34, 36])
+def test_wherever_room_ends_nothing_that_was_finished_is_lost(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    config = tiny("rounds=3", f"output.directory={tmp_path}")
+    whole = fogtune.run(config)
+    sync, calls, directories = atomic.sync, [0], set(tmp_path.iterdir())
+
+    def full(path: Path) -> None:
+        """No room for the nth file, nor for any after it, of the new run."""
+        calls[0] += any(parent not in directories and parent.parent == tmp_path for parent in (path, *path.parents))
+        if calls[0] >= nth:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        sync(path)
+
+    with monkeypatch.context() as patched, suppress(RunFailed):  # which is raised where it cannot even be written down
+        patched.setattr(atomic, "sync", full)
+        assert fogtune.run(config).status == "failed"
+    (path,) = set(tmp_path.iterdir()) - directories
+    resumed = fogtune.resume(path)
+    assert resumed.status == "completed"
+    assert left(resumed.directory) == left(whole.directory)
