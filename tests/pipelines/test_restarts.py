@@ -63,6 +63,12 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[int]], None]:
     return set_up
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of four rounds."""
+    return fogtune.run(tiny("rounds=4", f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
+
+
 @pytest.mark.parametrize(
     ("broken", "restarts", "every"),
     [
@@ -73,14 +79,19 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[int]], None]:
     ],
 )
 def test_it_goes_on_to_the_same_bits(
-    tiny: MakeConfig, breaks: Any, tmp_path: Path, broken: list[int], restarts: int, every: int
+    tiny: MakeConfig,
+    breaks: Any,
+    tmp_path: Path,
+    undisturbed: RunDirectory,
+    broken: list[int],
+    restarts: int,
+    every: int,
 ) -> None:
     changes = ("rounds=4", f"output.checkpoint_every={every}", f"execution.restarts={restarts}")
-    undisturbed = fogtune.run(tiny(*changes, f"output.directory={tmp_path / 'one'}"))
     breaks(broken)
-    done = fogtune.run(tiny(*changes, f"output.directory={tmp_path / 'other'}"))
+    done = fogtune.run(tiny(*changes, f"output.directory={tmp_path}"))
     assert done.status == "completed"
-    assert same(done.directory, undisturbed.directory)
+    assert same(done.directory, undisturbed)
     assert len(done.directory.info.restarts) == len(broken)
     if broken[-1]:
         line = f"round {broken[-1]}: coordinator died: killed"

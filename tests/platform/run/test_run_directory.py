@@ -44,11 +44,22 @@ def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory.create(CONFIG, tmp_path)
 
 
+def test_restarts_add_up_and_older_runs_have_none(run: RunDirectory) -> None:
+    run.truncate(0, "round 1: coordinator died:\nkilled")
+    run.truncate(0, "round 1: fog/0 died")
+    assert run.info.restarts == ("round 1: coordinator died: killed", "round 1: fog/0 died")
+    found = json.loads((run.path / "run.json").read_text())
+    del found["restarts"]
+    (run.path / "run.json").write_text(json.dumps(found))
+    assert not run.info.restarts
+
+
 def test_a_new_run_has_all_files_of_the_contract(run: RunDirectory, tmp_path: Path) -> None:
     assert re.fullmatch(r"demo-\d{8}-\d{6}-[0-9a-f]{4}", run.id)
     assert load_config(run.path / "config.yaml") == CONFIG
     found = json.loads((run.path / "run.json").read_text())
-    assert set(found) == {"name", "status", "seed", "versions", "timings", "error", "summary"}
+    assert set(found) == {"name", "status", "seed", "versions", "timings", "error", "restarts", "summary"}
+    assert found["restarts"] == []
     assert set(found["timings"]) == {"started", "finished", "wall_s"}
     assert set(found["summary"]) == {
         "rounds", "wall_s", "virtual_time_s", "energy_j", "updates_lost", "bytes", "tasks",
