@@ -48,5 +48,5 @@ def _in_one_line(error: RayError, actor: str | None = None) -> str:
     if found := re.search(r"^\s*name: (\S+)$", text, re.MULTILINE):
         actor = found[1]
     cause = text.rpartition("The actor is dead because ")[2].partition("Some common causes")[0]
-    line = " ".join(cause.split())[:300]
+    line = " ".join(cause.split())[:300].rstrip(".")
     return f"{actor} died: {line}" if actor else line
