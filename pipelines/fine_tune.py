@@ -61,6 +61,7 @@ def run(config: Config, *, on_event: OnEvent | None = None, on_stage: OnStage | 
         InputError: the configuration cannot work. Nothing was started, or what was is stopped again; a directory is
             left only if rounds had been finished before it came to light.
         AssetMissing: an InputError: embedded weights or data are not installed.
+        RunFailed: it failed, and there is no room to write that down.
     """
     on_event, on_stage = on_event or _ignore, on_stage or _ignore
     _refuse_early(config, on_stage)
@@ -92,7 +93,8 @@ def resume(
         address: Ray cluster to join instead of the run's own `execution.address`.
 
     Raises:
-        InputError: no run, no checkpoint that is whole, all rounds are done, or the configuration cannot work here.
+        InputError: no run, no checkpoint that is whole, it is complete, or the configuration cannot work here.
+        RunFailed: it failed, and there is no room to write that down.
     """
     on_event, on_stage = on_event or _ignore, on_stage or _ignore
     directory = RunDirectory.open(path)
@@ -138,8 +140,9 @@ def _work(
                 if tries > config.execution.restarts:
                     raise
                 log.warning("%s; the run goes on after round %d", problem, done)
-                directory.truncate(done, str(problem))
-                ledger.drop_after(done)
+                with required(directory.path, done):
+                    directory.truncate(done, str(problem))
+                    ledger.drop_after(done)
                 first = done + 1
     except KeyboardInterrupt:
         log.warning("stopped by the user")

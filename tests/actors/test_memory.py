@@ -25,7 +25,7 @@ def federation(folder: Path) -> Config:
     return Config.model_validate(
         {
             "name": "memory",
-            "rounds": 4,
+            "rounds": 8,
             "topology": {"kind": "counted", "tiers": [{"name": "fog", "count": 2}]},
             "devices": [{"name": "client", "count": DEVICES, "modalities": ["vector"], "tasks": ["label"]}],
             "sources": {
@@ -76,13 +76,13 @@ def test_updates_are_added_up_where_they_are_made(shared_ray: None, tmp_path: Pa
         before, seen, over = of_ray_mb(), [], threading.Event()
 
         def look() -> None:
-            while not over.wait(0.1):
+            while not over.wait(0.02):
                 seen.append(of_ray_mb())
 
         watching = threading.Thread(target=look)
         watching.start()
         try:
-            for number in (2, 3, 4):
+            for number in range(2, 8):
                 runner.round(number)
         finally:
             over.set()
