@@ -12,7 +12,7 @@ from datasets import Dataset
 from fogtune.actors.ray_runner import RayRunner
 from fogtune.platform.config import Config
 
-DEVICES, WIDTH = 48, 1000
+DEVICES, WIDTH = 96, 1000
 UPDATE_MB = WIDTH**2 * 4 / 1e6
 """Of a device, about; its sum takes twice as much."""
 
@@ -25,7 +25,7 @@ def federation(folder: Path) -> Config:
     return Config.model_validate(
         {
             "name": "memory",
-            "rounds": 8,
+            "rounds": 5,
             "topology": {"kind": "counted", "tiers": [{"name": "fog", "count": 2}]},
             "devices": [{"name": "client", "count": DEVICES, "modalities": ["vector"], "tasks": ["label"]}],
             "sources": {
@@ -48,7 +48,7 @@ def federation(folder: Path) -> Config:
                 "interaction_rank": 0,
             },
             "local": {"optimizer": "sgd", "clip_norm": None},
-            "evaluation": {"every": 4, "personal": False},
+            "evaluation": {"every": 5, "personal": False},
             "execution": {"fused_devices": 4},
         }
     )
@@ -82,7 +82,7 @@ def test_updates_are_added_up_where_they_are_made(shared_ray: None, tmp_path: Pa
         watching = threading.Thread(target=look)
         watching.start()
         try:
-            for number in range(2, 8):
+            for number in (2, 3, 4):
                 runner.round(number)
         finally:
             over.set()
