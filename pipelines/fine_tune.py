@@ -122,28 +122,11 @@ def _work(
     ledger = Ledger(directory.path)
     status: Status = "stopped"
     error: str | None = None
-    tries = 0
     try:
         with required(directory.path, 0):
             _write_topology(config, directory)
-        while status != "completed":
-            try:
-                _rounds(config, directory, ledger, first, snapshot, on_event, on_stage)
-                status = "completed"
-            except InputError as problem:
-                if not tries:
-                    raise
-                raise RunFailed(first, f"nothing could be started again: {problem}") from problem
-            except ProcessLost as problem:
-                done, snapshot = _newest(directory)
-                tries = 1 if done >= first else tries + 1
-                if tries > config.execution.restarts:
-                    raise
-                log.warning("%s; the run goes on after round %d", problem, done)
-                with required(directory.path, done):
-                    directory.truncate(done, str(problem))
-                    ledger.drop_after(done)
-                first = done + 1
+        _all_rounds(config, directory, ledger, first, snapshot, on_event, on_stage)
+        status = "completed"
     except KeyboardInterrupt:
         log.warning("stopped by the user")
     except RunFailed as problem:
@@ -160,6 +143,37 @@ def _work(
     return Run(directory)
 
 
+def _all_rounds(
+    config: Config,
+    directory: RunDirectory,
+    ledger: Ledger,
+    first: int,
+    snapshot: Snapshot | None,
+    on_event: OnEvent,
+    on_stage: OnStage,
+) -> None:
+    """Run the rounds from `first` on, if there are any; where processes are lost, go on from the newest checkpoint."""
+    tries = 0
+    while first <= config.rounds:
+        try:
+            _rounds(config, directory, ledger, first, snapshot, on_event, on_stage)
+            return
+        except InputError as problem:
+            if not tries:
+                raise
+            raise RunFailed(first, f"nothing could be started again: {problem}") from problem
+        except ProcessLost as problem:
+            done, snapshot = _newest(directory)
+            tries = 1 if done >= first else tries + 1
+            if tries > config.execution.restarts:
+                raise
+            log.warning("%s; the run goes on after round %d", problem, done)
+            with required(directory.path, done):
+                directory.truncate(done, str(problem))
+                ledger.drop_after(done)
+            first = done + 1
+
+
 def _rounds(
     config: Config,
     directory: RunDirectory,
@@ -169,9 +183,7 @@ def _rounds(
     on_event: OnEvent,
     on_stage: OnStage,
 ) -> None:
-    """Start what runs the rounds, run those from `first` on, if there are any, and stop it."""
-    if first > config.rounds:
-        return
+    """Start what runs the rounds, run those from `first` on, and stop it."""
     runner = _runner(config, directory.id, on_stage)
     try:
         if snapshot is not None:
@@ -200,11 +212,13 @@ def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | N
     try:
         with required(directory.path, finished):
             ledger.drop_after(finished)
-            ledger.merge(keep_parts=status != "completed")
+            ledger.merge()
     except RunFailed as problem:
         status, error = "failed", error or str(problem)
     with required(directory.path, finished):
         directory.finish(status, error)
+    if status == "completed":  # not earlier: until its end is noted, it may have to be resumed
+        ledger.discard_parts()
     try:
         write_report(directory)
     except OSError as problem:

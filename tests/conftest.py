@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,6 +290,22 @@ def listening() -> Callable[..., AbstractContextManager[str]]:
                 thread.join()
 
     return listen
+
+
+@pytest.fixture(scope="session")
+def left() -> Callable[[RunDirectory], tuple[list[RoundRecord], dict[str, Any], Any]]:
+    """What a run leaves that must not depend on how it came about: rounds, versions with their hashes, the ledger."""
+    import pyarrow.parquet as pq
+
+    def found(run: RunDirectory) -> tuple[list[RoundRecord], dict[str, Any], Any]:
+        manifests = {
+            version.name: json.loads((version / "manifest.json").read_text()) | {"run": ""}
+            for version in (run.path / "modules").iterdir()
+        }
+        ledger = pq.read_table(run.path / "ledger.parquet").to_pylist()
+        return [replace(record, wall_s=0.0) for record in run.records()], manifests, ledger
+
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -40,13 +40,14 @@ def attention(
     """What transformers' `sdpa_attention_forward` computes; query, key and value are (B, heads, T, width of a head)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
-
     if query.device.type != "cpu" or chosen() == "default":
-        return attend(query, key, value), None
+        return sdpa_attention_forward(module, query, key, value, mask, **options)[0], None
+    scores = mask.float() if mask is not None and mask.is_floating_point() else mask
     given = (query.float(), key.float(), value.float())
-    mask = mask.float() if mask is not None and mask.is_floating_point() else mask
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return sdpa_attention_forward(module, query, key, value, scores, **options)[0]
+
     with torch.autocast(query.device.type, enabled=False), using("default"):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
             result = cast(Tensor, _SmallProducts.apply(attend, *given))  # type: ignore[no-untyped-call]

@@ -222,18 +222,14 @@ class RunDirectory:
 
         Args:
             round_number: the last round that stays.
-            restart: why, if the run has not ended in between; else its time begins anew.
+            restart: why, if its processes were lost.
         """
         kept = [record for record in self.records() if record.round <= round_number]
         with replacing(self.path / "rounds.jsonl") as temporary:
             temporary.write_text("".join(record.to_json() + "\n" for record in kept), encoding="utf-8")
         info = replace(self.info, status="running", finished=None, error=None, summary=Summary.of(kept))
-        if restart is None:
-            self._write(info)
-            self._clock_s = time.monotonic()
-        else:
-            line = " ".join(restart.split())
-            self._write(replace(info, wall_s=self._worked_s(), restarts=(*info.restarts, line)))
+        restarts = (*info.restarts, " ".join(restart.split())) if restart else info.restarts
+        self._write(replace(info, wall_s=self._worked_s(), restarts=restarts))
 
     def finish(self, status: Status, error: str | None = None) -> None:
         """Notes how the run ended, and why if it failed; line breaks in `error` become spaces."""

@@ -73,8 +73,8 @@ class Ledger:
                     with replacing(self._part(round_number)) as temporary:
                         pq.write_table(kept, temporary, compression="zstd")
 
-    def merge(self, *, keep_parts: bool) -> None:
-        """Writes `ledger.parquet` from the sealed parts. Keep them if the run may be resumed."""
+    def merge(self) -> None:
+        """Writes `ledger.parquet` from the sealed parts, which stay: the run may be resumed."""
         import pyarrow.parquet as pq
 
         parts = sorted(self._parts.glob("round-*.parquet"), key=_last_of)
@@ -82,11 +82,13 @@ class Ledger:
             for part in parts:
                 for batch in pq.ParquetFile(part).iter_batches(ROWS_HELD):
                     writer.write_batch(batch)
-        if not keep_parts:
-            for part in parts:
-                part.unlink()
-            if self._parts.exists():
-                self._parts.rmdir()
+
+    def discard_parts(self) -> None:
+        """Removes the parts of a run that is over: what they hold is in `ledger.parquet`."""
+        for part in self._parts.glob("round-*.parquet"):
+            part.unlink()
+        if self._parts.exists():
+            self._parts.rmdir()
 
     def _part(self, round_number: int) -> Path:
         """Of the rounds until this one, since the part before."""

@@ -25,7 +25,7 @@ def told(run: str) -> dict[str, float]:
     found = {}
     for name, labels, value in re.findall(r"^(ray_fogtune_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
         known = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        if known["run"] == run:
+        if known.get("run") == run:
             mine = [known[label] for label in ("task", "metric", "link") if label in known]
             found[" ".join([name, *mine])] = float(value)
     return found

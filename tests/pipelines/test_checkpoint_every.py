@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +41,6 @@ def ledger(run: RunDirectory) -> list[dict[str, Any]]:
     return rows
 
 
-def records(run: RunDirectory) -> list[RoundRecord]:
-    return [replace(record, wall_s=0.0) for record in run.records()]
-
-
-def published(run: RunDirectory) -> dict[str, Any]:
-    return {
-        version.name: json.loads((version / "manifest.json").read_text()) | {"run": ""}
-        for version in (run.path / "modules").iterdir()
-    }
-
-
 def checkpoints(run: RunDirectory) -> list[str]:
     return sorted(name for name in os.listdir(run.path / "checkpoints") if name != "ledger")
 
@@ -79,7 +66,7 @@ def test_all_rounds_are_there_and_state_is_asked_for_only_where_it_is_written(
     monkeypatch.setattr(LocalRunner, "snapshot", counted)
     done = fogtune.run(make("output.publish_every=4")).directory
     assert checkpoints(done) == ["round-000002", "round-000004", "round-000005"]
-    assert sorted(published(done)) == ["v4", "v5"]
+    assert sorted(os.listdir(done.path / "modules")) == ["v4", "v5"]
     assert len(asked) == 3
     assert [record.round for record in done.records()] == [1, 2, 3, 4, 5]
     assert {row["round"] for row in ledger(done)} == {1, 2, 3, 4, 5}
@@ -88,7 +75,7 @@ def test_all_rounds_are_there_and_state_is_asked_for_only_where_it_is_written(
 
 @pytest.mark.parametrize(("last", "first"), [(1, 1), (2, 3), (3, 3)])
 def test_a_stopped_run_goes_on_after_its_newest_checkpoint_to_the_same_bits(
-    make: MakeConfig, last: int, first: int
+    make: MakeConfig, left: Callable[[RunDirectory], object], last: int, first: int
 ) -> None:
     whole = fogtune.run(make("output.checkpoint_every=1")).directory
     stopped = fogtune.run(make(), on_event=stop_after(last)).directory
@@ -99,6 +86,4 @@ def test_a_stopped_run_goes_on_after_its_newest_checkpoint_to_the_same_bits(
     resumed = fogtune.resume(stopped.path, on_stage=stages.append)
     assert resumed.status == "completed"
     assert f"run {stopped.id}, from round {first}" in stages
-    assert records(resumed.directory) == records(whole)
-    assert published(resumed.directory) == published(whole)
-    assert ledger(resumed.directory) == ledger(whole)
+    assert left(resumed.directory) == left(whole)

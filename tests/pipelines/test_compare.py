@@ -78,7 +78,7 @@ def networked(make_run: MakeRun, record: Record) -> RunDirectory:
     ledger.book([LedgerRow(1, "uplink", "reader-0", "fog-0", "head/topic", 10, 1, 0.0, 1.5, 0.25)])
     ledger.book([LedgerRow(1, "compute", "reader-0", "reader-0", "*", 0, 1, 0.0, 70.0, 3.75)])
     ledger.seal()
-    ledger.merge(keep_parts=False)
+    ledger.merge()
     return made
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill` on the real command with a Ray of its own: stopped, nothing left, resumed to the same bits."""
+"""Ctrl-C, `kill` and `kill -9` on the real command with a Ray of its own: nothing left, resumed to the same bits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 import fogtune
 from fogtune.platform.config import Config
 from fogtune.platform.config.load import dump_config
+from fogtune.platform.run import RunDirectory
 
 CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5")
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
 
 Alive = Callable[[list[psutil.Process]], list[str]]
+Left = Callable[[RunDirectory], object]
 
 
 def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -35,11 +36,6 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
         process_group=0,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where the tests run in the background
     )
-
-
-def hashes(run: Path) -> dict[str, Any]:
-    manifest = json.loads((run / "modules/v10/manifest.json").read_text())
-    return {entry["file"]: entry["sha256"] for entry in manifest["modules"]}
 
 
 def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None], alive: Alive) -> str:
@@ -61,7 +57,7 @@ def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None]
     return out
 
 
-def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path, alive: Alive) -> None:
+def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left) -> None:
     (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
     # As a terminal does: to all that the command has started.
     out = stop(
@@ -90,4 +86,30 @@ def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Pat
     assert f"from round {rounds + 1}" in out
     assert json.loads((path / "run.json").read_text())["status"] == "completed"
     whole = fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path / 'whole'}"))
-    assert hashes(path) == hashes(whole.directory.path)
+    assert left(RunDirectory.open(path)) == left(whole.directory)
+
+
+def test_a_command_that_is_killed_leaves_no_actor_and_can_be_resumed(
+    tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES)))
+    with start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray") as running:
+        assert running.stdout is not None
+        assert any(line.startswith("round 2/10") for line in running.stdout)
+        started = psutil.Process(running.pid).children(recursive=True)
+        assert any("ray::HostActor" in command for command in alive(started))
+        running.kill()
+    deadline_s = time.monotonic() + 60
+    while remaining := [command for command in alive(started) if "Actor" in command or "raylet" in command]:
+        assert time.monotonic() < deadline_s, remaining
+        time.sleep(0.1)
+
+    (path,) = (tmp_path / "runs").iterdir()
+    assert json.loads((path / "run.json").read_text())["status"] == "running"
+    assert 2 <= len((path / "rounds.jsonl").read_text().splitlines()) < 10
+    config = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(config.replace("runner: ray", "runner: local"))
+    resumed = fogtune.resume(path)
+    assert resumed.status == "completed"
+    whole = fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path / 'whole'}"))
+    assert left(resumed.directory) == left(whole.directory)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,6 +24,7 @@ from fogtune.platform.run.checkpoint import read_newest_checkpoint
 from fogtune.platform.topology_build import build_tree
 
 MakeConfig = Callable[..., Config]
+Left = Callable[[RunDirectory], object]
 PERSONAL = 'federation.modules=[{"match": "head/*", "scope": "device"}]'
 
 
@@ -48,16 +47,6 @@ def stop_after(round_number: int) -> Callable[[RoundRecord], None]:
             raise KeyboardInterrupt
 
     return on_event
-
-
-def left(run: RunDirectory) -> tuple[list[RoundRecord], dict[str, Any], Any]:
-    """What a run leaves that must not depend on how it came about: rounds, versions with their hashes, the ledger."""
-    manifests = {
-        version.name: json.loads((version / "manifest.json").read_text()) | {"run": ""}
-        for version in (run.path / "modules").iterdir()
-    }
-    ledger = pq.read_table(run.path / "ledger.parquet").to_pylist()
-    return [replace(record, wall_s=0.0) for record in run.records()], manifests, ledger
 
 
 class TestRun:
@@ -129,7 +118,7 @@ class TestResume:
         ids=["fedadam", "personal", "scaffold"],
     )
     def test_the_bits_are_those_of_a_run_that_was_never_stopped(
-        self, make: MakeConfig, last: int, changes: tuple[str, ...]
+        self, make: MakeConfig, left: Left, last: int, changes: tuple[str, ...]
     ) -> None:
         config = make(*changes, "evaluation.every=2")
         whole = fogtune.run(config)
@@ -151,7 +140,7 @@ class TestResume:
         assert found[0] == 2
         assert (stopped.path / "report.html").exists()
 
-    def test_a_torn_checkpoint_costs_a_round_and_no_bit(self, make: MakeConfig) -> None:
+    def test_a_torn_checkpoint_costs_a_round_and_no_bit(self, make: MakeConfig, left: Left) -> None:
         whole = left(fogtune.run(make("rounds=3")).directory)
         stopped = fogtune.run(make("rounds=3"), on_event=stop_after(2)).directory
         file = stopped.path / "checkpoints/round-000002/state.safetensors"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,20 +13,10 @@ import pytest
 import fogtune
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
-from fogtune.platform.run import RoundRecord, RunDirectory, atomic
+from fogtune.platform.run import RunDirectory, atomic
 
 MakeConfig = Callable[..., Config]
-
-
-def left(run: RunDirectory) -> tuple[list[RoundRecord], dict[str, str]]:
-    """What a run has told, and the hash of each module that it has published."""
-    manifests = sorted(run.path.glob("modules/v*/manifest.json"))
-    modules = {
-        f"{path.parent.name} {entry['file']}": entry["sha256"]
-        for path in manifests
-        for entry in json.loads(path.read_text())["modules"]
-    }
-    return [replace(record, wall_s=0.0) for record in run.records()], modules
+Left = Callable[[RunDirectory], object]
 
 
 @pytest.fixture
@@ -43,7 +31,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", path], check=True)
 
 
-def test_a_disk_that_is_full_and_then_larger(tiny: MakeConfig, small_disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_and_then_larger(tiny: MakeConfig, small_disk: Path, tmp_path: Path, left: Left) -> None:
     changes = ("rounds=8", "output.keep_checkpoints=8")
     failed = fogtune.run(tiny(*changes, f"output.directory={small_disk}"))
     assert failed.status == "failed"
@@ -70,7 +58,12 @@ def undisturbed(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> R
 # 25), then the whole ledger and the end (26 to 29).
 @pytest.mark.parametrize("nth", [8, 10, 12, 14, 16, 17, 24, 25, 26, 28])
 def test_wherever_room_ends_nothing_that_was_finished_is_lost(
-    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: RunDirectory, nth: int
+    tiny: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: RunDirectory,
+    left: Left,
+    nth: int,
 ) -> None:
     sync, calls = atomic.sync, [0]
 

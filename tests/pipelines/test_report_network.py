@@ -32,7 +32,7 @@ def book(run: RunDirectory, rounds: Iterable[Iterable[LedgerRow]]) -> None:
     for rows in rounds:
         ledger.book(rows)
         ledger.seal()
-    ledger.merge(keep_parts=False)
+    ledger.merge()
 
 
 def hop(number: int, kind: str, source: str, target: str, hops: int = 1, *, lost: bool = False) -> LedgerRow:

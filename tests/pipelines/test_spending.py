@@ -30,7 +30,7 @@ def run(make_run: MakeRun) -> RunDirectory:
     for number in (1, 2):
         ledger.book(row for row in ROWS if row.round == number)
         ledger.seal()
-    ledger.merge(keep_parts=False)
+    ledger.merge()
     return made
 
 
@@ -53,7 +53,7 @@ def test_without_a_network_there_are_bytes_alone(make_run: MakeRun) -> None:
     ledger = Ledger(made.path)
     ledger.book([LedgerRow(1, "uplink", "a", "fog", "head", 100, 1, None, None, None)])
     ledger.seal()
-    ledger.merge(keep_parts=False)
+    ledger.merge()
     assert by_kind(made) == {"uplink": Spent(100, 0, None, None)}
 
 

@@ -44,7 +44,7 @@ def test_a_part_holds_the_rounds_since_the_one_before(tmp_path: Path, monkeypatc
         "round-000003.parquet": [1, 1, 2, 2, 3, 3],
         "round-000005.parquet": [4, 4, 5, 5],
     }
-    book.merge(keep_parts=True)
+    book.merge()
     assert rounds_of(tmp_path / "ledger.parquet") == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
@@ -62,11 +62,12 @@ def test_what_is_dropped_may_lie_within_a_part_or_not_be_sealed_yet(
         if number == 3:
             book.seal()
     book.drop_after(last)
-    book.merge(keep_parts=True)
+    book.merge()
     assert rounds_of(tmp_path / "ledger.parquet") == left
     book.book([row(last + 1)])
     book.seal()
-    book.merge(keep_parts=False)
+    book.merge()
+    book.discard_parts()
     assert rounds_of(tmp_path / "ledger.parquet") == [*left, last + 1]
 
 
@@ -93,21 +94,24 @@ def test_a_resumed_run_books_later_rounds_anew(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in (tmp_path / "checkpoints" / "ledger").iterdir()] == ["round-000001.parquet"]
     resumed.book([row(2), row(2)])
     resumed.seal()
-    resumed.merge(keep_parts=True)
+    resumed.merge()
     assert rounds_of(tmp_path / "ledger.parquet") == [1, 2, 2]
-    resumed.merge(keep_parts=False)
+    resumed.merge()
+    resumed.discard_parts()
     assert rounds_of(tmp_path / "ledger.parquet") == [1, 2, 2]
     assert not (tmp_path / "checkpoints" / "ledger").exists()
 
 
 def test_rows_keep_their_values_and_an_empty_ledger_its_columns(tmp_path: Path) -> None:
     book = Ledger(tmp_path)
-    book.merge(keep_parts=False)
+    book.merge()
+    book.discard_parts()
     empty = pq.read_table(tmp_path / "ledger.parquet")
     assert empty.num_rows == 0
     book.book([LedgerRow(1, "d2d", "a", "b", "expert/1", 7, 3, 0.5, 0.25, 2.0, True)])
     book.seal()
-    book.merge(keep_parts=False)
+    book.merge()
+    book.discard_parts()
     table = pq.read_table(tmp_path / "ledger.parquet")
     assert table.schema.names == empty.schema.names
     assert table.to_pylist() == [
