@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -12,6 +12,7 @@ from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.aggregation.tier import TierLogic, TierState
 from fogtune.platform.config import Config
 from fogtune.platform.federation.handing_on import digests
+from fogtune.platform.federation.waiting import missed_by
 from fogtune.platform.ownership import own
 from fogtune.platform.topology_build import build_tree
 
@@ -20,6 +21,27 @@ from .wire import share_tensors
 
 Modules = Mapping[str, tuple[str, ...]]
 """Node -> some modules."""
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What aggregating nodes are told at the end of a round; all in one, as Ray packs each argument for itself."""
+
+    attempt: int
+    """At the round."""
+    round: int
+    staying: Mapping[str, Collection[str]]
+    """Node -> modules that it does not send upward."""
+    slots: Mapping[str, Sequence[tuple[str, str]]]
+    """Address of who adds up what goes up -> (node here, node that adds it up there)."""
+    layout: Layout
+    """Of the versions that the nodes take averages of, and that others have made."""
+    parts: int
+    """How many parts these have."""
+    behind: Mapping[str, Mapping[str, int]]
+    """Node that was away -> module -> by how many rounds its parent's version is newer."""
+    newest: Layout
+    """Of those versions."""
 
 
 class AggregatorActor:
@@ -59,42 +81,33 @@ class AggregatorActor:
         self._add(attempt, node, update)
 
     @ray.method
-    def close(
-        self,
-        attempt: int,
-        round_number: int,
-        held_back: Collection[str],
-        slots: Mapping[str, Sequence[tuple[str, str]]],
-        layout: Layout,
-        *parts: Part,
-    ) -> Any:
+    def close(self, asked: Closing, *parts: Part) -> Any:
         """Apply or pass on the round's sums.
 
         Args:
-            attempt: at the round.
-            round_number: the round.
-            held_back: modules that do not go up.
-            slots: address of who adds up what goes up -> (node here, node that adds it up there).
-            layout: of the versions that the nodes take averages of, and that others have made.
-            parts: with those versions.
+            asked: what to do.
+            parts: with versions: those that the nodes take averages of and that others have made, then newer ones.
 
         Returns:
             To be called with `num_returns=1 + len(slots)`: node -> (names of the modules that it sends up, names of
             those that have a new version there); then a bundle an address.
         """
-        self._begin(attempt)
-        given, told, upward = assembled(layout, parts), {}, {}
+        self._begin(asked.attempt)
+        given, newest = assembled(asked.layout, parts[: asked.parts]), assembled(asked.newest, parts[asked.parts :])
+        told, upward = {}, {}
         for node, logic in self._logic.items():
             before = self._states[node]
             state = replace(before, versions={**given.get(node, {}), **before.versions})
-            step = logic.step(state, round_number, self._arrived.get(node, Update.empty()), held_back)
+            missed = missed_by(logic.config, logic.tree, node, asked.behind.get(node, {}), newest.get(node, {}))
+            update = self._arrived.get(node, Update.empty())
+            step = logic.step(state, asked.round, update, asked.staying[node], missed)
             mine = {*before.versions, *step.changed}
             versions = {module: version for module, version in step.state.versions.items() if module in mine}
             self._states[node] = replace(step.state, versions=versions)
             told[node], upward[node] = (tuple(step.upward.modules), step.changed), step.upward
         self._arrived = {}
         bundles = []
-        for pairs in slots.values():
+        for pairs in asked.slots.values():
             bundle: dict[str, Update] = {}
             for node, target in pairs:
                 bundle[target] = bundle[target] + upward[node] if target in bundle else upward[node]

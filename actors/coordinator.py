@@ -62,6 +62,8 @@ class Begun:
     """Host -> who is sent its bundles, in order."""
     asked: dict[str, list[str]]
     """Host -> devices that it trains."""
+    beginning: list[Call]
+    """Of devices that only get what they start from."""
 
 
 class CoordinatorActor:
@@ -128,11 +130,13 @@ class CoordinatorActor:
         self._get(receipts)
         self._hosts.revive(number)
         self._remember(reports, states)
+        for call, _ in self._hosts.all_answers(begun.beginning, self._number):
+            self._states |= dict.fromkeys((order.device for order in call.arguments[0]), call.refs[1])
         found = coordinator.cooperation(plan, reports)
         disagreement = self._cooperate(found)
         step, changed, upward = self._nodes.close(plan, reports)
         coordinator.note_devices(plan, reports)
-        adopted = coordinator.descend(number, changed)
+        adopted = coordinator.descend(plan.round, changed, plan.away)
         self._nodes.descend(adopted)
         evaluating = self._evaluate() if plan.evaluate else []
         booked = self._accountant.book(plan, reports, upward, adopted, found)
@@ -228,7 +232,19 @@ class CoordinatorActor:
             told = Training(mine, adding, known, layout, len(parts), whose)
             calls.append(self._hosts.ask(host, "train", told, *given, returns=2 + len(slots)))
             addresses[host], asked[host] = tuple(slots), list(parents)
-        return Begun(plan, calls, addresses, asked)
+        return Begun(plan, calls, addresses, asked, self._ask_to_begin(plan))
+
+    def _ask_to_begin(self, plan: RoundPlan) -> list[Call]:
+        """Have those devices get what they start from, whose updates come in a later round."""
+        orders = {order.device: order for order in plan.beginning}
+        calls = []
+        for host, devices in devices_of(self._hosts.home, orders).items():
+            nodes = dict.fromkeys(self._coordinator.tree[device].parent or "" for device in devices)
+            layout, parts = self._nodes.parts_of(nodes)
+            whose, states = self._remembered(devices)
+            mine = tuple(orders[device] for device in devices)
+            calls.append(self._hosts.ask(host, "begin", mine, layout, len(parts), whose, *parts, *states, returns=2))
+        return calls
 
     def _trained(self, begun: Begun) -> tuple[list[DeviceReport], list[Any], dict[str, Any]]:
         """Wait for the hosts.

@@ -16,7 +16,7 @@ from fogtune.platform.federation.cooperation import Cooperation
 from fogtune.platform.federation.device_state import NOTHING, States
 from fogtune.platform.federation.handing_on import HandedOn, Holders
 from fogtune.platform.federation.host import DeviceHost
-from fogtune.platform.federation.messages import EvaluationJob, HostPlan, Setup
+from fogtune.platform.federation.messages import DeviceOrder, EvaluationJob, HostPlan, Setup
 
 from .parts import Layout, Part, assembled
 from .wire import share_tensors
@@ -100,6 +100,15 @@ class HostActor:
         bundles = [{node: reply.updates[node] for node in nodes if node in reply.updates} for nodes in asked.addresses]
         remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
         return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
+
+    @ray.method
+    def begin(self, orders: tuple[DeviceOrder, ...], layout: Layout, parts: int, whose: Whose, *given: Any) -> Any:
+        """Give devices what they start from; given are the parts of their parents' versions, then states.
+
+        Returns:
+            To be called with `num_returns=2`: nothing, as a sign of life, and what the devices remember now.
+        """
+        return None, self._host.begin(orders, assembled(layout, given[:parts]), _of(whose, given[parts:]))
 
     @ray.method
     def cooperate(self, found: Cooperation, devices: tuple[str, ...], whose: Whose, *states: States) -> Any:

@@ -1,6 +1,7 @@
 """Who made the versions that nodes have: a version lies with its maker, and those who took it over hold no copy.
 
-Only modules whose sums are quantised lie at every node: each rounds them in its own way, or tells changes of them.
+Only some modules lie at every node: those whose sums are quantised, as each node rounds them in its own way or tells
+changes of them; all of them, where a node may miss versions of its parent and go on from the one that it has.
 Plain book-keeping, without Ray.
 """
 
@@ -27,17 +28,17 @@ START = ""
 class Makers:
     """Keeps, of every aggregating node, the maker of its version of each module."""
 
-    def __init__(self, tree: Tree, ownership: Ownership) -> None:
-        """Version 0 lies where a module is averaged for good."""
+    def __init__(self, tree: Tree, ownership: Ownership, some_miss: bool = False) -> None:
+        """Version 0 lies where a module is averaged for good; `some_miss`, if nodes may miss versions."""
         self._tree = tree
-        self.quantised = frozenset(m for m in ownership.modules if of_sums(ownership.compression(m)))
+        self.everywhere = frozenset(m for m in ownership.modules if some_miss or of_sums(ownership.compression(m)))
         self._ownership = ownership
         self._of: dict[str, dict[str, str]] = {}
         """Node, from the top down -> module that it has, in order -> maker."""
         for node in reversed(tree.aggregators):
             at = {tree[above].tier: above for above in tree.path_up(node)}
             held = (m for m in ownership.subtree_modules(node) if ownership.reaches(m, tree[node].tier))
-            self._of[node] = {m: node if m in self.quantised else at[ownership.scope(m)] for m in held}
+            self._of[node] = {m: node if m in self.everywhere else at[ownership.scope(m)] for m in held}
 
     def of(self, node: str) -> Mapping[str, str]:
         """Module -> maker, of all modules that a node has, in order."""
@@ -54,8 +55,8 @@ class Makers:
 
     def receive(self, node: str, modules: Iterable[str]) -> tuple[str, ...]:
         """A node gets modules that it lacked from its parent. Returns those that are to lie with it."""
-        self._of[node] |= self.of_parent(node, (m for m in modules if m not in self.quantised))
-        return tuple(module for module in modules if module in self.quantised)
+        self._of[node] |= self.of_parent(node, (m for m in modules if m not in self.everywhere))
+        return tuple(module for module in modules if module in self.everywhere)
 
     def make(self, changed: Modules) -> None:
         """Nodes have made new versions."""
@@ -77,11 +78,11 @@ class Makers:
         left: dict[str, tuple[str, ...]] = {}
         for node, modules in adopted.items():
             makers = self._of[node]
-            others = self.of_parent(node, (m for m in modules if m not in self.quantised))
+            others = self.of_parent(node, (m for m in modules if m not in self.everywhere))
             # Who is not told of its maker's new version has the one before: version 0, or it would be told.
             unaware = {m: START for m, maker in makers.items() if maker != node and m in changed.get(maker, ())}
-            if quantised := tuple(module for module in modules if module in self.quantised):
-                taken[node] = quantised
+            if own := tuple(module for module in modules if module in self.everywhere):
+                taken[node] = own
             if given_up := tuple(module for module in others if makers[module] == node):
                 left[node] = given_up
             self._of[node] = makers | unaware | others
@@ -103,7 +104,7 @@ class Makers:
             versions = states[node].versions
             makers = dict.fromkeys(versions, node)
             for module, version in versions.items():
-                if module in self.quantised or self._ownership.scope(module) == tier:
+                if module in self.everywhere or self._ownership.scope(module) == tier:
                     continue
                 if states[parent].versions[module] is version:
                     makers[module] = self._of[parent][module]

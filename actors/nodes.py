@@ -15,13 +15,13 @@ import ray
 
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
-from fogtune.platform.config import Config, Median, TrimmedMean
+from fogtune.platform.config import Asynchronous, Config, Median, TrimmedMean
 from fogtune.platform.federation.handing_on import digest
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import CLOUD, Tree
 
-from .aggregators import Aggregator
+from .aggregators import Aggregator, Closing
 from .answers import get
 from .makers import START, Makers, Modules, laid_out
 from .node_packing import pack_nodes
@@ -52,7 +52,8 @@ class Nodes:
         self._ownership = ownership
         self._initial = initial
         self._robust = isinstance(config.federation.rule, Median | TrimmedMean)
-        self._makers = Makers(tree, ownership)
+        some_miss = any(isinstance(config.federation.synchrony.get(t), Asynchronous) for t in tree.tiers[:-2])
+        self._makers = Makers(tree, ownership, some_miss)
         self._number = 0
         self._attempt = 0
         self._cloud = TierLogic(config, tree, ownership, CLOUD)
@@ -214,14 +215,25 @@ class Nodes:
                 node: {
                     module: maker
                     for module, maker in self._makers.of(node).items()
-                    if maker != node and not self._goes_up(module, tier, plan)
+                    if maker != node and not self._goes_up(module, node, plan)
                 }
                 for node in nodes
             }
-            layout, refs = self._laid_out(averaged)
+            behind = {node: plan.behind[node] for node in nodes if node in plan.behind}
+            newest = {node: self._makers.of_parent(node, modules) for node, modules in behind.items()}
+            (layout, refs), (newest_layout, newest_refs) = self._laid_out(averaged), self._laid_out(newest)
+            told_to = Closing(
+                self._attempt,
+                plan.round,
+                {node: self._staying(node, plan) for node in nodes},
+                slots,
+                layout,
+                len(refs),
+                behind,
+                newest_layout,
+            )
             close = self._actor(actor).close.options(num_returns=1 + len(slots))
-            held_back = plan.held_back.get(tier, ())
-            answer, *bundles = close.remote(self._attempt, plan.round, held_back, slots, layout, *refs)
+            answer, *bundles = close.remote(told_to, *refs, *newest_refs)
             told.append(answer)
             for address, bundle in zip(slots, bundles, strict=True):
                 receipts += self.deliver(address, bundle)
@@ -235,15 +247,25 @@ class Nodes:
                 self._waiting[node] = (self._waiting.get(node, set()) | more).difference(passed_on)
         return sent, made
 
-    def _goes_up(self, module: str, tier: str, plan: RoundPlan) -> bool:
-        return self._ownership.goes_up(module, tier, plan.round) and module not in plan.held_back.get(tier, ())
+    def _goes_up(self, module: str, node: str, plan: RoundPlan) -> bool:
+        tier = self._tree[node].tier
+        return self._ownership.goes_up(module, tier, plan.round) and not plan.stays(module, node, tier)
+
+    def _staying(self, node: str, plan: RoundPlan) -> tuple[str, ...]:
+        """What a node is not to send upward, though its cadence may have it go up."""
+        if node in plan.cut_off:
+            return tuple(self._makers.of(node))
+        return plan.held_back.get(self._tree[node].tier, ())
 
     def _passes_by(self, tier: str, plan: RoundPlan) -> bool:
         """Whether all that comes to a tier's nodes in a round is added up just as well above them."""
         if self._robust or any(self._waiting.get(node) for node in self._tree.of_tier[tier]):
             return False
         modules = [m for m in self._ownership.modules if self._ownership.reaches(m, tier)]
-        return all(m not in self._makers.quantised and self._goes_up(m, tier, plan) for m in modules)
+        if not plan.cut_off.isdisjoint(self._tree.of_tier[tier]):
+            return False
+        first, *_ = self._tree.of_tier[tier]
+        return all(m not in self._makers.everywhere and self._goes_up(m, first, plan) for m in modules)
 
     def _target(self, node: str) -> str:
         """Who adds up what is sent to a node in this round."""

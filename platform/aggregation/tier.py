@@ -21,6 +21,7 @@ from fogtune.platform.topology import Tree
 from .requantise import announced, of_sums, requantised
 from .robust import HeldUpdates, coordinate_median, trimmed_mean
 from .rules import RuleState, apply_rule, average_rule, initial_state
+from .staleness import NOTHING_MISSED, Missed
 from .sums import ModuleSum, Tensors
 from .update import Update
 
@@ -82,7 +83,12 @@ class TierLogic:
         )
 
     def step(
-        self, state: TierState, round_number: int, update: Update, held_back: Collection[str] = frozenset()
+        self,
+        state: TierState,
+        round_number: int,
+        update: Update,
+        held_back: Collection[str] = frozenset(),
+        missed: Missed = NOTHING_MISSED,
     ) -> Step:
         """Close a round.
 
@@ -91,6 +97,7 @@ class TierLogic:
             round_number: decides with the modules' cadences which of them go up.
             update: the sum of what the children sent.
             held_back: modules that do not go up all the same.
+            missed: of its parent's versions since the node began.
         """
         tier = self.tree[self.node].tier
         versions, pending, rules = dict(state.versions), dict(state.pending), dict(state.rules)
@@ -103,7 +110,7 @@ class TierLogic:
             if self.ownership.goes_up(module, tier, round_number) and module not in held_back:
                 late = pending.pop(module, None)
                 if total is not None or late is not None:
-                    upward[module] = self._sent(state, round_number, module, total or late)
+                    upward[module] = self._sent(state, round_number, module, total or late, missed)
                 continue
             if total is None:
                 continue
@@ -146,13 +153,17 @@ class TierLogic:
         above = self.ownership.scope(module) != self.tree[self.node].tier
         return above and bool(of_sums(self.ownership.compression(module)))
 
-    def _sent(self, state: TierState, round_number: int, module: str, total: ModuleSum | None) -> ModuleSum:
+    def _sent(
+        self, state: TierState, round_number: int, module: str, total: ModuleSum | None, missed: Missed
+    ) -> ModuleSum:
         """What arrives at the parent of a sum."""
         assert total is not None
-        if module not in state.references:
-            return total
-        transforms, where = self.ownership.compression(module), (round_number, self.node, module)
-        return requantised(total, state.references[module], transforms, self.config.seed, *where)
+        if module in state.references:
+            transforms, where = self.ownership.compression(module), (round_number, self.node, module)
+            total = requantised(total, state.references[module], transforms, self.config.seed, *where)
+        if module in missed.behind:
+            total = missed.catch_up_sum(module, total, state.versions[module])
+        return total
 
     def _rule(self, module: str) -> Rule:
         """The server rule; what is measured, not trained, is taken as it is."""

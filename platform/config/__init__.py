@@ -45,14 +45,16 @@ from .network import (
     ThreeGpp,
 )
 from .root import Config
+from .synchrony import Asynchronous, SemiSynchronous, Synchronous, Synchrony
 from .topology import CountedTopology, DeviceGroup, ListedTopology, PlacedTopology, Tier, Topology
 
 __all__ = [
-    "D2D", "Adapter", "Adaptive", "Backbone", "Backhaul", "Compression", "Config", "CountedTopology", "DeviceClass",
-    "DeviceGroup", "DirichletPartition", "EmbeddedSource", "Encoder", "Evaluation", "Execution", "Experts",
-    "FeaturesEncoder", "FedAdam", "FedAvg", "FedAvgM", "FedProx", "FedYogi", "Federation", "FolderSource",
+    "D2D", "Adapter", "Adaptive", "Asynchronous", "Backbone", "Backhaul", "Compression", "Config", "CountedTopology",
+    "DeviceClass", "DeviceGroup", "DirichletPartition", "EmbeddedSource", "Encoder", "Evaluation", "Execution",
+    "Experts", "FeaturesEncoder", "FedAdam", "FedAvg", "FedAvgM", "FedProx", "FedYogi", "Federation", "FolderSource",
     "FrequencyScaled", "HeldOut", "HuggingFaceSource", "IidPartition", "ImageEncoder", "ListedTopology", "Local",
     "LogDistance", "Median", "Model", "ModulePolicy", "NaturalPartition", "Network", "Output", "PaperChannel",
     "Partition", "PlacedTopology", "Placement", "Power", "Prompts", "Quantise", "Radio", "Rule", "Scaffold",
-    "SeriesEncoder", "ShardPartition", "Skip", "Source", "Task", "ThreeGpp", "Tier", "TopK", "Topology", "TrimmedMean",
+    "SemiSynchronous", "SeriesEncoder", "ShardPartition", "Skip", "Source", "Synchronous", "Synchrony", "Task",
+    "ThreeGpp", "Tier", "TopK", "Topology", "TrimmedMean",
 ]  # fmt: skip

@@ -51,6 +51,12 @@ from .check_sources import (
     task_inputs_exist,
     task_labels_exist,
 )
+from .check_synchrony import (
+    nodes_under_way_meet_every_round,
+    stragglers_are_on_their_own,
+    synchrony_has_a_clock,
+    synchrony_tiers_exist,
+)
 from .root import Config
 
 _OF_CONFIG = (
@@ -87,6 +93,10 @@ _OF_CONFIG = (
     compressions_are_chains,
     what_goes_down_is_quantised,
     compressed_meet_every_round,
+    synchrony_tiers_exist,
+    synchrony_has_a_clock,
+    stragglers_are_on_their_own,
+    nodes_under_way_meet_every_round,
     gossip_has_modules,
     sharing_has_ways,
 )

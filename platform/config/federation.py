@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .base import Name, Section
 from .compression import Compression
+from .synchrony import Synchrony
 
 
 class Local(Section):
@@ -167,5 +168,7 @@ class Federation(Section):
     """Exceptions a module."""
     participation: float = Field(default=1.0, gt=0, le=1)
     """Share of the devices that have joined which trains in a round, drawn at random; at least one device."""
+    synchrony: dict[Name, Synchrony] = Field(default_factory=dict)
+    """Tier -> whom its nodes wait for; for all where absent. By the virtual clock, so it needs a network."""
     quorum: float = Field(default=1.0, ge=0, le=1)
-    """Least share of the planned updates that must arrive in a round; below it the run fails."""
+    """Least share of the updates that are waited for in a round that must arrive; below it the run fails."""

@@ -15,6 +15,7 @@ from .cooperation import Cooperation, Disagreement
 from .coordinator import Coordinator
 from .messages import DeviceReport, RoundPlan
 from .script import Moves
+from .waiting import latest_s
 
 Sums = Mapping[tuple[str, str], Mapping[str, int]]
 """(task, variant) -> exact metric sums over held-out data."""
@@ -63,13 +64,14 @@ class Accountant:
         costs, state = self._coordinator.costs, self._coordinator.state
         sent = {order.device: order.upward for order in plan.orders if order.lost}
         sent |= {report.device: report.sent for report in reports if report.error is None}
-        moves = Moves(sent, upward, adopted, cooperation)
-        script = costs.script(plan.round, plan.orders, moves, plan.first, state.trained)
+        sent |= {order.device: order.upward for order in plan.late}
+        moves = Moves(sent, upward, adopted, cooperation, plan.beginning)
+        script = costs.script(plan.round, (*plan.orders, *plan.late), moves, plan.first, state.trained)
         taken, ready_s = costs.play(plan.round, script, state.ready_s)
         rows = _rows(plan.round, script.actions, taken)
         if costs.network is None:
             return Booked(rows, {}, None, None, {})
-        moved_s = max(state.latest_s, *ready_s.values()) - state.latest_s
+        moved_s = latest_s(plan, ready_s, state.latest_s) - state.latest_s
         joules = spent(script, taken)
         of_devices = {node: some for node, some in joules.items() if self._coordinator.tree.is_device(node)}
         return Booked(rows, ready_s, moved_s, sum(joules.values()), of_devices)
@@ -106,8 +108,8 @@ class Accountant:
             virtual_time_s=booked.virtual_time_s,
             energy_j=booked.energy_j,
             bytes=links,
-            participants=len(plan.orders),
-            dropped=lost,
+            participants=len(plan.orders) + len(plan.late),
+            dropped=lost + len(plan.late),
             updates_lost=lost,
             loss={task: unfixed(total.metrics[f"loss/{task}"]) / n for task, n in seen.items() if n},
             tasks=self._metrics(sums, reports) if plan.evaluate else {},
@@ -137,6 +139,8 @@ def _rows(round_number: int, actions: Sequence[Action], taken: Sequence[Cost]) -
     """A computation is one row, and so is a module that goes to one receiver."""
     writer = RowsWriter(round_number)
     for i, action in enumerate(actions):
+        if taken and action.until_s <= taken[i].start_s:
+            continue  # it was broken off before it began
         modules = action.modules or _COMPUTATION
         costs = _shares(action, modules, taken[i]) if taken else None
         writer.add(action.kind, action.source, action.targets, modules, action.hops, action.lost, costs)

@@ -9,7 +9,7 @@ A runner asks `plan`, carries orders and updates about, and tells the coordinato
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +27,7 @@ from .decisions import Devices, decide
 from .holdings import Fetching, Holdings
 from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
 from .state import CoordinatorState
+from .waiting import Arrival, late_children, latest_s, waits_for_all, without_late
 
 
 class Coordinator:
@@ -40,6 +41,7 @@ class Coordinator:
         self.costs = RoundCosts(config, self.tree, self.ownership, setup)
         self._holdings = Holdings(self.tree, self.ownership)
         self._all_experts = tuple(range(config.model.experts.count)) if config.model.experts else ()
+        self._all_are_waited_for = waits_for_all(config)
         self.state = state or self._holdings.at_the_start()
 
     def plan(self, round_number: int) -> RoundPlan:
@@ -51,7 +53,7 @@ class Coordinator:
         config = self.config
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
         first = self._holdings.lacking(self.state, round_number)
-        orders = self._orders(round_number, first)
+        orders = self._in_order((*self._orders(round_number, first), *self._under_way()))
         personal = due and config.evaluation.personal
         held_back, chosen = self._held_back(round_number)
         plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
@@ -69,8 +71,8 @@ class Coordinator:
         if not decided.orders:
             why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")
             raise RunFailed(round_number, f"no device can take part; {why}")
-        decisions = (*chosen, *decided.decisions)
-        return replace(plan, orders=decided.orders, decisions=decisions, links=links)
+        plan = replace(plan, orders=decided.orders, decisions=(*chosen, *decided.decisions), links=links)
+        return plan if self._all_are_waited_for else self._without_late(plan, decided.arrivals)
 
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
@@ -117,17 +119,21 @@ class Coordinator:
     def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Remember what the devices now hold and used."""
         self._holdings.note(self.state, plan, reports)
+        self._holdings.note_fetched(self.state, (*plan.late, *plan.beginning))
         self.state.updates_lost += len(plan.orders) - sum(report.error is None for report in reports)
         self.state.experts |= {report.device: list(report.experts) for report in reports if report.error is None}
 
-    def descend(self, round_number: int, changed: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    def descend(
+        self, round_number: int, changed: Mapping[str, Sequence[str]], away: Collection[str] = frozenset()
+    ) -> dict[str, tuple[str, ...]]:
         """Which new versions go down the tree after a round: aggregating node, from the top down -> modules.
 
         Args:
             round_number: the round.
             changed: aggregating node -> modules that it made a new version of.
+            away: aggregating nodes that get none.
         """
-        return self._holdings.descend(self.state, round_number, changed)
+        return self._holdings.descend(self.state, round_number, changed, away)
 
     def conclude(
         self, plan: RoundPlan, ready_s: Mapping[str, float], spent_j: Mapping[str, float], moved: Mapping[str, float]
@@ -143,7 +149,10 @@ class Coordinator:
         state = self.state
         state.round = plan.round
         state.ready_s |= ready_s
-        state.latest_s = max(state.latest_s, *ready_s.values()) if ready_s else state.latest_s
+        state.latest_s = latest_s(plan, ready_s, state.latest_s)
+        for order in plan.orders:
+            state.under_way.pop(order.device, None)
+        state.under_way |= {order.device: plan.round for order in plan.beginning}
         for device, joules in spent_j.items():
             state.spent_j[device] = state.spent_j.get(device, 0.0) + joules
         if adaptive := self.config.federation.adaptive:
@@ -154,7 +163,7 @@ class Coordinator:
             size = {module: float(self.costs.round_trip_bytes(module)) for module in state.moved}
             state.cadences = choose_cadences(state.moved, size, adaptive.budget, adaptive.longest)
         if self.costs.network:
-            for order in plan.orders:
+            for order in (*plan.orders, *plan.late):
                 trained = state.trained.get(order.device, {})
                 loads = self.setup.workloads[order.device]
                 more = {load.task: trained.get(load.task, 0) + (load.begins <= plan.round) for load in loads}
@@ -196,12 +205,15 @@ class Coordinator:
         return own * max(1, chosen // own)
 
     def _participants(self, round_number: int) -> tuple[str, ...]:
-        devices = self._holdings.joined(round_number)
+        """Of the devices that are not under way, as many as make up the share of all with those that are."""
+        joined, under_way = self._holdings.joined(round_number), self.state.under_way
+        devices = tuple(device for device in joined if device not in under_way) if under_way else joined
         share = self.config.federation.participation
         if share == 1.0:
             return devices
         generator = numpy_generator(self.config.seed, "participants", round_number)
-        chosen = generator.choice(len(devices), size=max(1, round(share * len(devices))), replace=False)
+        size = max(0, max(1, round(share * len(joined))) - len(under_way))
+        chosen = generator.choice(len(devices), size=size, replace=False)
         chosen.sort()
         return tuple(devices[i] for i in chosen.tolist())
 
@@ -224,6 +236,38 @@ class Coordinator:
             fetched, changes = alike[likeness]
             orders.append(DeviceOrder(device, modules, experts, fetched, upward, changes))
         return tuple(orders)
+
+    def _under_way(self) -> list[DeviceOrder]:
+        """Of devices that have begun in an earlier round: what they were told then."""
+        orders = []
+        for device, since in self.state.under_way.items():
+            experts = self._experts(device, since)
+            modules, upward = self._modules(device, experts, since)
+            order = DeviceOrder(device, modules, experts, (), upward, begun=since)
+            orders.append(replace(order, behind=self._holdings.behind(self.state, order)))
+        return orders
+
+    def _without_late(self, plan: RoundPlan, arrivals: Mapping[str, float]) -> RoundPlan:
+        """The plan in which nodes wait as configured."""
+        sent = {order.device: frozenset(order.upward) for order in plan.orders}
+        coming = {device: Arrival(at_s, sent[device]) for device, at_s in arrivals.items()}
+
+        def sends(node: str, modules: frozenset[str]) -> tuple[frozenset[str], float]:
+            tier = self.tree[node].tier
+            goes_up = (m for m in modules if self.ownership.goes_up(m, tier, plan.round))
+            upward = frozenset(m for m in goes_up if not plan.stays(m, node, tier))
+            return upward, self.costs.rise_s(upward)
+
+        late = late_children(self.config, self.tree, coming, sends, self.state.ready_s)
+        plan = without_late(self.config, self.tree, plan, late)
+        return replace(plan, behind=self._holdings.nodes_behind(self.state, plan.away))
+
+    def _in_order(self, orders: Sequence[DeviceOrder]) -> tuple[DeviceOrder, ...]:
+        """In the order of the tree's devices."""
+        if not self.state.under_way:
+            return tuple(orders)
+        found = {order.device: order for order in orders}
+        return tuple(found[device] for device in self.tree.devices if device in found)
 
     def _modules(
         self, device: str, experts: tuple[int, ...], round_number: int

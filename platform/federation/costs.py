@@ -79,6 +79,13 @@ class RoundCosts:
         ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
         return costs, ends
 
+    def rise_s(self, modules: Iterable[str]) -> float:
+        """What a node's sums of some modules take to its parent; 0 without a network."""
+        if self.network is None:
+            return 0.0
+        backhaul = self.network.network.backhaul
+        return backhaul.delay_s + 8.0 * sum(self._sizes.total[module] for module in modules) / backhaul.bits_per_s
+
     def as_changes(self, module: str) -> bool:
         """Whether new versions of the module go down as changes."""
         return self._sizes.change[module] != self._sizes.version[module]

@@ -28,6 +28,8 @@ class Decided:
 
     orders: tuple[DeviceOrder, ...]
     decisions: tuple[Decision, ...]
+    arrivals: Mapping[str, float]
+    """Device that sends something -> virtual time at which that comes to its parent."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def decide(
         out |= late
     going = [replace(o, lost=_lost(network, script.lost[o.device])) if o.device in script.lost else o for o in going]
     reasons = [Decision(device, "sits out", why) for device, why in out.items()]
-    return Decided(tuple(going), (*reasons, *(d for order in going for d in _way_decisions(order, network))))
+    arrivals = {device: played[index].end_s for device, index in script.delivered.items()}
+    return Decided(tuple(going), (*reasons, *(d for order in going for d in _way_decisions(order, network))), arrivals)
 
 
 def _routed(
@@ -91,12 +94,13 @@ def _routed(
 ) -> dict[str, DeviceOrder]:
     """Orders with their ways; those without a way are left out."""
     d2d = network.network.d2d
-    by_cell: dict[str, list[DeviceOrder]] = {}
+    by_cell: dict[tuple[str, int], list[DeviceOrder]] = {}
     for order in orders:
-        by_cell.setdefault(network.sites.access[order.device], []).append(order)
+        channel_of = round_number if order.begun is None else order.begun
+        by_cell.setdefault((network.sites.access[order.device], channel_of), []).append(order)
     result: dict[str, DeviceOrder] = {}
-    for access, some in by_cell.items():
-        cell = Cell.of(network, round_number, access, [d for d in network.sites.cells[access] if d in awake])
+    for (access, channel_of), some in by_cell.items():
+        cell = Cell.of(network, channel_of, access, [d for d in network.sites.cells[access] if d in awake])
         relay = d2d is not None and d2d.relay
         ways = ways_up(cell, relay)
         if d2d is not None and d2d.heads:

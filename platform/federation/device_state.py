@@ -20,6 +20,8 @@ class DeviceState:
     """Experts held when it last trained."""
     residuals: Mapping[str, Tensors] = field(default_factory=dict)
     """Module -> what compression has left out so far."""
+    started: Mapping[str, Tensors] = field(default_factory=dict)
+    """Module -> the version that it has begun with, if its update comes in a later round."""
 
 
 States = Mapping[str, DeviceState]

@@ -6,12 +6,13 @@ devices that have joined, and gets those of a device that joins later at the beg
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
+from fogtune.platform.modules import is_statistics
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import CLOUD, Tree
 
-from .messages import DeviceReport, RoundPlan
+from .messages import DeviceOrder, DeviceReport, RoundPlan
 from .state import OWN, CoordinatorState
 
 Stamps = Mapping[str, int]
@@ -141,6 +142,9 @@ class Holdings:
             if report.error is None:
                 before, modules = state.held.get(report.device), orders[report.device].modules
                 parent = self.parent_of(report.device)
+                if orders[report.device].begun is not None:
+                    state.held[report.device] = {**(before or {}), **dict.fromkeys(report.kept, OWN)}
+                    continue
                 likeness = id(before), number_of[parent], modules, report.kept
                 if likeness not in alike:
                     stamps, kept = state.stamps[parent], frozenset(report.kept)
@@ -148,8 +152,35 @@ class Holdings:
                     alike[likeness] = before, {**(before or {}), **now}
                 state.held[report.device] = alike[likeness][1]
 
+    def note_fetched(self, state: CoordinatorState, orders: Iterable[DeviceOrder]) -> None:
+        """Remember what devices have got in a round, of which nothing more is heard in it."""
+        for order in orders:
+            stamps = state.stamps[self.parent_of(order.device)]
+            got = {module: stamps[module] for module in order.fetched}
+            state.held[order.device] = {**state.held.get(order.device, {}), **got}
+
+    def behind(self, state: CoordinatorState, order: DeviceOrder) -> dict[str, int]:
+        """Module that a device sends -> by how many rounds its parent's version is newer than the device's; without
+        those that are as new, and those that are measured."""
+        newest, held = state.stamps[self.parent_of(order.device)], state.held.get(order.device, {})
+        known = {m: held.get(m, 0) for m in order.upward if m in newest and not is_statistics(m)}
+        return {m: newest[m] - stamp for m, stamp in known.items() if isinstance(stamp, int) and stamp < newest[m]}
+
+    def nodes_behind(self, state: CoordinatorState, away: Collection[str]) -> dict[str, dict[str, int]]:
+        """The same of the nodes that have missed versions of their parents, but for those that still are away."""
+        behind = {}
+        for node, missed in state.missed.items():
+            if node not in away:
+                newest = state.stamps[self._tree[node].parent or ""]
+                behind[node] = {m: newest[m] - stamp for m, stamp in missed.items() if not is_statistics(m)}
+        return behind
+
     def descend(
-        self, state: CoordinatorState, round_number: int, changed: Mapping[str, Sequence[str]]
+        self,
+        state: CoordinatorState,
+        round_number: int,
+        changed: Mapping[str, Sequence[str]],
+        away: Collection[str] = frozenset(),
     ) -> dict[str, tuple[str, ...]]:
         """Which new versions go down the tree after a round; notes the stamps of all new versions.
 
@@ -157,6 +188,7 @@ class Holdings:
             state: the coordinator's.
             round_number: the round.
             changed: aggregating node -> modules that it made a new version of.
+            away: nodes that go on from what they have.
 
         Returns:
             Aggregating node, from the top down -> modules that it takes over from its parent.
@@ -165,9 +197,13 @@ class Holdings:
         for node in reversed(self._tree.aggregators):
             parent = self._tree[node].parent
             if parent is not None:
-                new = {*changed.get(parent, ()), *adopted.get(parent, ())}
+                missed = state.missed.pop(node, {})
+                new = {*changed.get(parent, ()), *adopted.get(parent, ()), *missed}
                 modules = self._modules[node].items()
                 adopted[node] = tuple(m for m, begins in modules if m in new and begins <= round_number)
+                if node in away and adopted[node]:
+                    state.missed[node] = {m: state.stamps[node][m] for m in adopted[node]}
+                    adopted[node] = ()
             if here := dict.fromkeys((*changed.get(node, ()), *adopted.get(node, ()))):
                 stamps = state.stamps[node]
                 state.previous[node] = state.previous.get(node, {}) | {module: stamps[module] for module in here}

@@ -123,16 +123,37 @@ class DeviceHost:
         outcome, ready, starts = Outcome(), [], {}
         for order in orders:
             parent = self.bench.tree[order.device].parent or ""
-            kept = states.get(order.device, NOTHING).kept
+            state = states.get(order.device, NOTHING)
             try:
-                found = received(order, self.bench.tree, versions[parent], handed)
-                starts[order.device] = {m: kept.get(m) or found.get(m) or self._initial[m] for m in order.modules}
+                begun = order.begun is not None
+                found = state.started if begun else received(order, self.bench.tree, versions[parent], handed)
+                starts[order.device] = {m: state.kept.get(m) or found.get(m) or self._initial[m] for m in order.modules}
                 ready.append(order)
             except FogTuneError as error:
                 outcome.reports.append(failed(plan, order, error))
         if ready:
-            outcome.take(train_cohort(self.bench, plan, ready, starts, states))
+            outcome.take(train_cohort(self.bench, plan, ready, starts, states, versions))
         return outcome
+
+    def begin(
+        self, orders: Iterable[DeviceOrder], versions: Mapping[str, Mapping[str, Tensors]], states: States
+    ) -> dict[str, DeviceState]:
+        """Give devices what they start from, whose updates come in a later round.
+
+        Args:
+            orders: the devices'.
+            versions: parent node -> module -> its version.
+            states: of the devices.
+
+        Returns:
+            Device -> what it remembers now.
+        """
+        begun = {}
+        for order in orders:
+            state, found = states.get(order.device, NOTHING), versions[self.bench.tree[order.device].parent or ""]
+            started = {m: found.get(m) or self._initial[m] for m in order.modules if m not in state.kept}
+            begun[order.device] = replace(state, started=started)
+        return begun
 
     def evaluate(
         self, jobs: Iterable[EvaluationJob], versions: Mapping[str, Mapping[str, Tensors]], states: States

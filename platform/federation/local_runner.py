@@ -28,6 +28,7 @@ from .handing_on import HandedOn, digests, holders_of
 from .host import DeviceHost
 from .messages import HostPlan, Setup
 from .snapshot import Snapshot
+from .waiting import missed_by
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,10 @@ class LocalRunner:
         groups = cohorts(coordinator.config, tree, plan, self.setup.cohort)
         orders = HostPlan(number, plan.personal, tuple(groups))
         reply = self._host.train(orders, versions, self._devices, handed)
+        begun = self._host.begin(plan.beginning, versions, self._devices)
         reports = coordinator.heard(plan, in_order(plan, [*reply.reports, *lost(plan)]))
         coordinator.admit(plan, reports)
-        remembered = {r.device: reply.states[r.device] for r in reports if r.error is None}
+        remembered = begun | {r.device: reply.states[r.device] for r in reports if r.error is None}
         self._devices = {d: state for d, state in (self._devices | remembered).items() if state != NOTHING}
         found = coordinator.cooperation(plan, reports)
         told, mixed = self._host.cooperate(found, self._devices, tree.devices)
@@ -126,16 +128,19 @@ class LocalRunner:
         total = Update.empty()
         moved: Mapping[str, float] = {}
         for node in tree.aggregators:
-            held_back = plan.held_back.get(tree[node].tier, ())
-            step = self._logic[node].step(self._states[node], number, arriving.get(node, Update.empty()), held_back)
+            tier, parent = tree[node].tier, tree[node].parent
+            stay = [module for module in self._logic[node].modules if plan.stays(module, node, tier)]
+            above = self._states[parent].versions if parent else {}
+            missed = missed_by(coordinator.config, tree, node, plan.behind.get(node, {}), above)
+            update = arriving.get(node, Update.empty())
+            step = self._logic[node].step(self._states[node], number, update, stay, missed)
             self._states[node], changed[node] = step.state, step.changed
             upward[node] = tuple(step.upward.modules)
             total, moved = step.upward, step.moved
-            parent = tree[node].parent
             if parent is not None:
                 arriving[parent] = arriving.get(parent, Update.empty()) + step.upward
         coordinator.note_devices(plan, reports)
-        adopted = coordinator.descend(number, changed)
+        adopted = coordinator.descend(number, changed, plan.away)
         for node, modules in adopted.items():
             above = self._states[tree[node].parent or ""].versions
             self._states[node] = self._logic[node].adopt(self._states[node], number, {m: above[m] for m in modules})

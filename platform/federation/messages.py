@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -35,6 +36,13 @@ class DeviceOrder:
     hears the access node's broadcast of those that are left out."""
     lost: str | None = None
     """Why its update will not arrive, in one line; it sends it all the same."""
+    begun: int | None = None
+    """Round in which it got what it starts from, where its node has gone on without it since; null for this one."""
+    until_s: float = math.inf
+    """Virtual time at which its node goes on without it, and it stops; never, if it is waited for."""
+    behind: Mapping[str, int] = field(default_factory=dict)
+    """Module sent upward -> by how many rounds its node's newest version is newer than what it starts from; those that
+    are as new are left out."""
 
     def receiver(self, parent: str) -> str:
         """Who adds its update up."""
@@ -48,7 +56,8 @@ class Decision:
     about: str
     """Device or module."""
     what: str
-    """`sits out`, `is relayed`, `is headed`, `is lost`, `is held back`, `is handed on`."""
+    """`sits out`, `is relayed`, `is headed`, `is lost`, `is held back`, `is handed on`, `is late` (it comes in a later
+    round), `is too late` (it is not used)."""
     why: str
     """In one line, with the figures."""
 
@@ -83,6 +92,21 @@ class RoundPlan:
     """What was decided from costs, and why."""
     links: tuple[tuple[str, str], ...] = ()
     """Pairs of participants that hear each other, for cooperative training."""
+    late: tuple[DeviceOrder, ...] = ()
+    """Of devices whose update would come too late, by the clock; they are not among `orders`."""
+    beginning: tuple[DeviceOrder, ...] = ()
+    """Of devices that get what they start from in this round, and whose update comes in a later one."""
+    cut_off: frozenset[str] = frozenset()
+    """Aggregating nodes whose sums would come too late, and are not sent."""
+    away: frozenset[str] = frozenset()
+    """Aggregating nodes whose sums come in a later round: till then nothing begins or ends below them."""
+
+    behind: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Aggregating node that was away -> module -> by how many rounds its parent's version is newer than its own."""
+
+    def stays(self, module: str, node: str, tier: str) -> bool:
+        """Whether a node of a tier does not send a module upward, though its cadence would have it go up."""
+        return node in self.cut_off or module in self.held_back.get(tier, ())
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ class Moves:
     """Aggregating node, from the top down -> modules that it takes over from its parent."""
     cooperation: Cooperation = field(default_factory=Cooperation)
     """What neighbours average before."""
+    beginning: Sequence[DeviceOrder] = ()
+    """Of devices that only get what they start from."""
 
 
 class ScriptWriter:
@@ -53,20 +55,26 @@ class ScriptWriter:
         """The script of a round.
 
         Args:
-            orders: of all participants.
+            orders: of all whose training and updates belong to the round.
             moves: what is sent. A participant that is not in `moves.sent` is not waited for.
             first: node, from the top down -> modules that its parent gives it before anything else.
             flops: device -> operations of its training; empty where computations are not booked.
             retries: of transfers by radio; null if all come through at once.
         """
+        beginning = {order.device for order in moves.beginning}
         part = Transfers(self._tree, self._sizes, retries)
         for node, modules in first.items():
             part.give(self._tree[node].parent or "", node, modules)
-        cells: dict[str, list[DeviceOrder]] = {}
-        for order in orders:
-            cells.setdefault(self._access[order.device], []).append(order)
-        for access, some in cells.items():
-            part.download(access, some)
+        cells: dict[str, tuple[list[DeviceOrder], list[DeviceOrder]]] = {}
+        for order in (*orders, *moves.beginning):
+            listening, some = cells.setdefault(self._access[order.device], ([], []))
+            if order.begun is None:
+                listening.append(order)
+            if order.device not in beginning:
+                some.append(order)
+        for access, (listening, some) in cells.items():
+            if listening:
+                part.download(access, listening)
             part.train(some, flops)
             part.cooperate(some, moves.cooperation)
             part.upload(access, some, moves.sent)
@@ -74,6 +82,6 @@ class ScriptWriter:
             part.go_up(node, modules)
         for node, modules in moves.adopted.items():
             part.come_down(node, modules)
-        for node in (*self._tree.aggregators, *(order.device for order in orders)):
+        for node in (*self._tree.aggregators, *(order.device for order in orders), *beginning):
             part.script.reached[node] = (*part.begin.get(node, ()), *part.arrived.get(node, ()))
         return part.script

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from fogtune.platform.aggregation import HeldUpdates, ModuleSum, Tensors, UpdateRejected, compress, decompress
+from fogtune.platform.aggregation.staleness import Missed
 from fogtune.platform.config import Config, Median, TrimmedMean
 from fogtune.platform.learning.local import Trained
 from fogtune.platform.ownership import Ownership
@@ -36,6 +37,7 @@ def prepare(
     start: Mapping[str, Tensors],
     upward: Collection[str],
     residuals: Mapping[str, Tensors],
+    missed: Missed,
 ) -> Sending:
     """What a device sends.
 
@@ -49,6 +51,7 @@ def prepare(
         start: module -> the version that it started from.
         upward: modules that it is to send.
         residuals: module -> what compression has left out before.
+        missed: what has become newer since it began.
 
     Raises:
         UpdateRejected: a module cannot be used, sent or not.
@@ -70,6 +73,8 @@ def prepare(
                     continue
                 sent = decompress(packed.message, transforms)
                 tensors = {name: start[module][name] + sent[name] for name in tensors}
+            if module in missed.behind:
+                tensors = missed.catch_up(module, tensors, start[module])
             samples = trained.samples[module]
             found = HeldUpdates.of(device, tensors, samples) if robust else ModuleSum.of(tensors, samples)
         except UpdateRejected as error:

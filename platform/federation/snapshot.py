@@ -49,13 +49,34 @@ class Snapshot:
             put(own.kept, "device", device, "kept")
             put(own.controls, "device", device, "control")
             put(own.residuals, "device", device, "residual")
+        begun, distinct = self._begun()
+        for number, (module, version) in enumerate(distinct):
+            put({module: version}, "begun", str(number), "version")
         rest = {
             "coordinator": self.coordinator.to_json(),
             "sums": sums,
             "nodes": {node: {"rules": list(state.rules), "shared": shared[node]} for node, state in self.nodes.items()},
+            "begun": begun,
             "experts": {device: list(own.experts) for device, own in self.devices.items()},
         }
         return tensors, rest
+
+    def _begun(self) -> tuple[dict[str, list[int]], list[tuple[str, Tensors]]]:
+        """Device -> which of the distinct versions it has begun with, and these; many have begun with the same."""
+        number_of: dict[tuple[str, str], int] = {}
+        known: dict[tuple[str, int], int] = {}
+        distinct: list[tuple[str, Tensors]] = []
+        begun: dict[str, list[int]] = {}
+        for device, own in self.devices.items():
+            for module, version in own.started.items():
+                if (module, id(version)) not in known:
+                    key = module, digest(version)
+                    if key not in number_of:
+                        number_of[key] = len(distinct)
+                        distinct.append((module, version))
+                    known[module, id(version)] = number_of[key]
+                begun.setdefault(device, []).append(known[module, id(version)])
+        return begun, distinct
 
     def _shared(self) -> dict[str, dict[str, str]]:
         """Node -> module -> other node with the same version, first by name; whoever shares the memory."""
@@ -99,5 +120,7 @@ class Snapshot:
             kept, controls, residuals = (
                 found.get(("device", device, part), {}) for part in ("kept", "control", "residual")
             )
-            devices[device] = DeviceState(kept, controls, tuple(experts), residuals)
+            begun = (found["begun", str(number), "version"] for number in rest["begun"].get(device, ()))
+            started = {module: version for one in begun for module, version in one.items()}
+            devices[device] = DeviceState(kept, controls, tuple(experts), residuals, started)
         return cls(CoordinatorState.from_json(rest["coordinator"]), nodes, devices)

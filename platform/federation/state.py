@@ -39,6 +39,11 @@ class CoordinatorState:
     """Device -> task -> rounds in which it has trained it."""
     headed: dict[str, int] = field(default_factory=dict)
     """Device -> rounds in which it was a cluster head."""
+    under_way: dict[str, int] = field(default_factory=dict)
+    """Device whose update comes in a later round -> round in which it has begun."""
+    missed: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Aggregating node whose sums come in a later round -> module of which its parent has a newer version meanwhile ->
+    stamp of the one that it goes on from."""
     moved: dict[str, float] = field(default_factory=dict)
     """Module -> its relative change a round when it was averaged last; empty without adaptive cadences, as are:"""
     sent: dict[str, int] = field(default_factory=dict)

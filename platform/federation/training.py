@@ -27,11 +27,14 @@ from fogtune.platform.learning.workbench import Workbench
 from .device_state import NOTHING, DeviceState, States
 from .messages import DeviceOrder, DeviceReport, HostPlan
 from .sending import Sending, prepare
+from .waiting import missed_by
 
 log = logging.getLogger(__name__)
 
 Starts = Mapping[str, Mapping[str, Tensors]]
 """Device -> module -> the version that it starts from."""
+Versions = Mapping[str, Mapping[str, Tensors]]
+"""Parent of devices -> module -> its newest version."""
 
 
 @dataclass
@@ -57,7 +60,12 @@ class Outcome:
 
 
 def train_cohort(
-    bench: Workbench, plan: HostPlan, orders: Sequence[DeviceOrder], starts: Starts, states: States
+    bench: Workbench,
+    plan: HostPlan,
+    orders: Sequence[DeviceOrder],
+    starts: Starts,
+    states: States,
+    versions: Versions,
 ) -> Outcome:
     """Train devices together. Where that fails, each trains alone, so that only those fail who are at fault.
 
@@ -67,6 +75,7 @@ def train_cohort(
         orders: the cohort's.
         starts: of its devices.
         states: of its devices.
+        versions: of its devices' parents.
 
     Raises:
         InputError: the run as configured cannot work.
@@ -85,9 +94,9 @@ def train_cohort(
         log.warning("round %d: %d devices together failed; each trains alone", plan.round, len(orders), exc_info=error)
         outcome = Outcome()
         for order in orders:
-            outcome.take(train_cohort(bench, plan, [order], starts, states))
+            outcome.take(train_cohort(bench, plan, [order], starts, states, versions))
         return outcome
-    return _Cohort(bench, plan, orders, starts, states, trained, stack).outcome()
+    return _Cohort(bench, plan, orders, starts, states, versions, trained, stack).outcome()
 
 
 def failed(plan: HostPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
@@ -108,6 +117,7 @@ class _Cohort:
     orders: Sequence[DeviceOrder]
     starts: Starts
     states: States
+    versions: Versions
     trained: Sequence[Trained]
     stack: Stack
 
@@ -137,15 +147,17 @@ class _Cohort:
     def _alone(self, module: str) -> bool:
         """Whether a device's part in the sum of a module has to be made by itself."""
         special = isinstance(self.bench.config.federation.rule, Median | TrimmedMean | Scaffold)
-        return special or bool(self.bench.ownership.compression(module))
+        late = any(module in order.behind for order in self.orders)
+        return special or late or bool(self.bench.ownership.compression(module))
 
     def _prepared(self, i: int, order: DeviceOrder, at_once: Sequence[str]) -> Sending:
         bench, state = self.bench, self.states.get(order.device, NOTHING)
         modules = [module for module in self.trained[i].modules if module not in at_once]
         where = (order.device, self.plan.round)
-        start = self.starts[order.device]
+        start, left, parent = self.starts[order.device], state.residuals, bench.tree[order.device].parent or ""
+        missed = missed_by(bench.config, bench.tree, order.device, order.behind, self.versions[parent])
         return prepare(
-            bench.config, bench.ownership, *where, self.trained[i], modules, start, order.upward, state.residuals
+            bench.config, bench.ownership, *where, self.trained[i], modules, start, order.upward, left, missed
         )
 
     def _sums(

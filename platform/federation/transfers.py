@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,13 +85,17 @@ class Transfers:
         hops: int = 1,
         give_up: bool = False,
         origin: str = "",
+        update_of: DeviceOrder | None = None,
     ) -> Moved:
         """A transfer of modules (-> bytes) from one end to the other, after its lost attempts: as many as allowed, or
-        as it takes."""
+        as it takes. A device's update may be late, or under way since an earlier round."""
         if not modules:
             return Moved(after)
         source, targets = ends[0], (ends[1],) if isinstance(ends[1], str) else ends[1]
         action = Action(kind, source, targets, modules, home, after, hops=hops, origin=origin)
+        if update_of is not None:
+            late = update_of.until_s < math.inf
+            action = action._replace(lost=late, until_s=update_of.until_s, begun=update_of.begun)
         if self._retries is None or kind == "backhaul":
             return Moved((self.script.add(action),))
         tries = self._retries.tries(action)
@@ -98,7 +103,7 @@ class Transfers:
         tries = self._retries.attempts if given_up else tries
         for attempt in range(1, tries + 1):
             lost = given_up or attempt < tries
-            after = (self.script.add(action._replace(after=after, lost=lost)),)
+            after = (self.script.add(action._replace(after=after, lost=lost or action.lost)),)
         return Moved(after, not given_up)
 
     def give(self, parent: str, node: str, modules: Collection[str]) -> None:
@@ -184,8 +189,8 @@ class Transfers:
         for order in orders:
             device = order.device
             if device in flops:
-                home, after = self._parent(device), self.begin[device]
-                action = Action("compute", device, (device,), {}, home, after, flops[device])
+                home, after = self._home(order), self.begin.get(device, ())
+                action = Action("compute", device, (device,), {}, home, after, flops[device], until_s=order.until_s)
                 self.begin[device] = (self.script.add(action),)
 
     def cooperate(self, orders: Sequence[DeviceOrder], found: Cooperation) -> None:
@@ -217,13 +222,13 @@ class Transfers:
             if not modules:
                 continue
             head = None if order.head == device else order.head
-            moved = Moved(self.begin[device])
+            moved = Moved(self.begin.get(device, ()))
             way = (device, *order.relays, head or access)
             for source, target in pairwise(way):
                 kind: Kind = "uplink" if target == access else "d2d"
                 if moved.arrives:
                     hops, ends = len(way) - 1, (source, target)
-                    moved = self.move(kind, ends, modules, moved.last, parent, hops, give_up=True, origin=device)
+                    moved = self.move(kind, ends, modules, moved.last, self._home(order), hops, True, device, order)
                     if not moved.arrives:
                         self.script.lost |= dict.fromkeys((device, *members.get(device, ())), f"{source} to {target}")
             if head and moved.arrives:
@@ -234,9 +239,11 @@ class Transfers:
                 self.begin[head] += moved.last
                 continue
             if access != parent and moved.arrives:
-                moved = self.move("backhaul", (access, parent), modules, moved.last, parent)
+                home = self._home(order)
+                moved = self.move("backhaul", (access, parent), modules, moved.last, home, update_of=order)
             self.script.delivered |= dict.fromkeys((device, *members.get(device, ())), moved.last[0])
-            self.arrived.setdefault(parent, []).extend(moved.last)
+            if order.until_s == math.inf:
+                self.arrived.setdefault(parent, []).extend(moved.last)
 
     def go_up(self, node: str, modules: Collection[str]) -> None:
         """A node's sums, once all that its children send is there."""
@@ -263,3 +270,7 @@ class Transfers:
 
     def _parent(self, node: str) -> str:
         return self._tree[node].parent or ""
+
+    def _home(self, order: DeviceOrder) -> str:
+        """Who must be ready for the round before a device goes on: not its node, if it is under way already."""
+        return self._parent(order.device) if order.begun is None else order.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -30,6 +31,10 @@ class Action(NamedTuple):
     """Whose update or download is under way, where a link may carry several; attempts of each are drawn anew."""
     lost: bool = False
     """Whether nothing arrives."""
+    until_s: float = math.inf
+    """Virtual time at which it is broken off."""
+    begun: int | None = None
+    """Round whose channel it meets, if not this one."""
 
 
 @dataclass

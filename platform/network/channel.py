@@ -40,6 +40,8 @@ class Channel(Protocol):
         """bit/s/Hz that a link carries at a signal-to-noise ratio (linear)."""
 
 
+_ROUNDS_KNOWN = 8
+
 MeanGain = Callable[[str, str, str], float]
 """(node, node, key of the link's draws) -> mean gain."""
 
@@ -61,22 +63,23 @@ class KeyedChannel:
         self._seed = seed
         self._rayleigh = rayleigh
         self._known: dict[tuple[str, str], float] = {}
-        self._faded: dict[tuple[str, str], float] = {}
-        self._round: int | None = None
-        """Round of the gains in `_faded`."""
+        self._faded: dict[int, dict[tuple[str, str], float]] = {}
+        """Of the rounds that were asked for last: this one, and those in which devices under way have begun."""
         self.efficiency = efficiency
 
     def gain(self, round_number: int, sender: str, receiver: str) -> float:
-        if round_number != self._round:
-            self._round = round_number
-            self._faded.clear()
+        if round_number not in self._faded:
+            if len(self._faded) == _ROUNDS_KNOWN:
+                del self._faded[min(self._faded)]
+            self._faded[round_number] = {}
+        faded = self._faded[round_number]
         pair = (sender, receiver) if sender < receiver else (receiver, sender)
-        if pair not in self._faded:
+        if pair not in faded:
             key = sorted(self._radio_name.get(node, node) for node in pair)
             if pair not in self._known:
                 self._known[pair] = self._mean_gain(*pair, " ".join(key))
-            self._faded[pair] = self._known[pair] * self._fading(round_number, *key)
-        return self._faded[pair]
+            faded[pair] = self._known[pair] * self._fading(round_number, *key)
+        return faded[pair]
 
     def _fading(self, round_number: int, *key: str) -> float:
         """Rayleigh amplitude: power exponential, of mean 1."""

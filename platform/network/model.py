@@ -52,8 +52,10 @@ class NetworkModel:
         spans = simulate([self._activity(round_number, a, self._not_before_s(a, ready_s)) for a in actions])
         costs = []
         for action, span in zip(actions, spans, strict=True):
-            received_j = {target: span.seconds * self._receiver_w(action, target) for target in action.targets}
-            costs.append(Cost(span.start_s, span.seconds, span.seconds * self._sender_w(action), received_j))
+            start_s = min(span.start_s, action.until_s)
+            seconds = min(span.end_s, action.until_s) - start_s
+            received_j = {target: seconds * self._receiver_w(action, target) for target in action.targets}
+            costs.append(Cost(start_s, seconds, seconds * self._sender_w(action), received_j))
         return costs
 
     def compute_s(self, device: str, flops: float) -> float:
@@ -124,10 +126,11 @@ class NetworkModel:
             return Activity(self.compute_s(action.source, action.flops), None, action.after, not_before_s)
         medium = self._medium(action)
         bits = 8.0 * sum(action.modules.values())
+        channel_of = round_number if action.begun is None else action.begun
         if isinstance(medium, Wire):
             return Activity(self.network.backhaul.delay_s, Load(medium, bits), action.after, not_before_s)
         # All receivers of a broadcast must hear it: it goes at the rate of the worst.
-        quality = min(self._quality_hz(round_number, action.source, target) for target in action.targets)
+        quality = min(self._quality_hz(channel_of, action.source, target) for target in action.targets)
         return Activity(0.0, Load(medium, bits, quality), action.after, not_before_s)
 
     def _medium(self, action: Action) -> Medium:
