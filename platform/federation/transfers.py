@@ -94,8 +94,7 @@ class Transfers:
         source, targets = ends[0], (ends[1],) if isinstance(ends[1], str) else ends[1]
         action = Action(kind, source, targets, modules, home, after, hops=hops, origin=origin)
         if update_of is not None:
-            late = update_of.until_s < math.inf
-            action = action._replace(lost=late, until_s=update_of.until_s, begun=update_of.begun)
+            action = _of_update(action, update_of)
         if self._retries is None or kind == "backhaul":
             return Moved((self.script.add(action),))
         tries = self._retries.tries(action)
@@ -190,8 +189,8 @@ class Transfers:
             device = order.device
             if device in flops:
                 home, after = self._home(order), self.begin.get(device, ())
-                action = Action("compute", device, (device,), {}, home, after, flops[device], until_s=order.until_s)
-                self.begin[device] = (self.script.add(action),)
+                action = Action("compute", device, (device,), {}, home, after, flops[device])
+                self.begin[device] = (self.script.add(_of_update(action, order)),)
 
     def cooperate(self, orders: Sequence[DeviceOrder], found: Cooperation) -> None:
         """Steps of consensus: in each, everyone sends to all of its neighbours at once what they average."""
@@ -274,3 +273,8 @@ class Transfers:
     def _home(self, order: DeviceOrder) -> str:
         """Who must be ready for the round before a device goes on: not its node, if it is under way already."""
         return self._parent(order.device) if order.begun is None else order.device
+
+
+def _of_update(action: Action, order: DeviceOrder) -> Action:
+    """An action for a device's update, which may be late, or under way since an earlier round."""
+    return action._replace(lost=order.until_s < math.inf, until_s=order.until_s, begun=order.begun)
