@@ -15,6 +15,10 @@ class ActorDied(ProcessLost):
     """The actor that was asked is dead, or out of reach."""
 
 
+class TimedOut(ActorDied):
+    """The actor that was asked took too long, and was ended."""
+
+
 def get(refs: Any, round_number: int, asked: str | None = None) -> Any:
     """`ray.get` for one reference or a list of them.
 

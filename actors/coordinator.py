@@ -43,7 +43,7 @@ from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.evaluation import add_tallies
 from fogtune.platform.topology_build import build_tree
 
-from .answers import ActorDied, get
+from .answers import ActorDied, TimedOut, get
 from .assignment import Assignment
 from .host_pool import Call, HostPool, devices_of
 from .hosts import Training
@@ -262,7 +262,8 @@ class CoordinatorActor:
         to_heads: dict[str, list[Any]] = {}
         for call, answer in self._hosts.answers(begun.calls, self._number):
             if isinstance(answer, ActorDied):
-                reports += [DeviceReport(device, f"its host {answer.reason}") for device in begun.asked[call.host]]
+                why, failure = f"its host {answer.reason}", "time-out" if isinstance(answer, TimedOut) else "crash"
+                reports += [DeviceReport(device, why, failure=failure) for device in begun.asked[call.host]]
                 continue
             some, remembering, seconds = answer
             reports += some

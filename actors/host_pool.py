@@ -19,7 +19,7 @@ from fogtune.platform.config import Config
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.topology import Tree
 
-from .answers import ActorDied, get
+from .answers import ActorDied, TimedOut, get
 from .hosts import Host
 from .packing import pack
 
@@ -40,7 +40,11 @@ class Call:
     """To what it returns; it is done when the first is there."""
     life: int
     """How often the host had died when it was asked."""
+    asked_s: float = 0.0
+    """When it was asked, by a clock of its own."""
     attempts: int = 1
+    overdue: bool = False
+    """Whether its host was ended because it took too long."""
 
 
 class HostPool:
@@ -97,18 +101,22 @@ class HostPool:
         retries = self._config.execution.host_retries if retries is None else retries
         waiting = {call.refs[0]: call for call in calls}
         while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            call = waiting.pop(done)
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=self._patience_s(waiting.values()))
+            if not ready:
+                self._end_overdue(waiting.values())
+                continue
+            call = waiting.pop(ready[0])
             try:
-                answer = get(done, round_number, call.host)
-            except ActorDied as error:
+                answer = get(ready[0], round_number, call.host)
+            except ActorDied as died:
+                error = died if not call.overdue else self._timed_out(call, round_number)
                 if self._lives[call.host] == call.life:  # else it is up again
                     self._dead.add(call.host)
                 if call.attempts > retries:
                     yield call, error
                     continue
                 self.revive(round_number)
-                call.attempts += 1
+                call.attempts, call.overdue = call.attempts + 1, False
                 self._send(call)
                 waiting[call.refs[0]] = call
                 continue
@@ -137,6 +145,26 @@ class HostPool:
             self._lives[name] += 1
         get([self._actors[name].load.remote() for name in dead], round_number)
 
+    def _patience_s(self, calls: Iterable[Call]) -> float | None:
+        """Until the first of some calls is overdue; null for ever."""
+        timeout_s = self._config.execution.host_timeout_s
+        if timeout_s is None:
+            return None
+        return max(0.0, min(call.asked_s for call in calls) + timeout_s - time.monotonic())
+
+    def _end_overdue(self, calls: Iterable[Call]) -> None:
+        """End the hosts of calls that take too long: they are then dead like others."""
+        timeout_s = self._config.execution.host_timeout_s or 0.0
+        for call in calls:
+            if time.monotonic() - call.asked_s >= timeout_s and not call.overdue:
+                call.overdue = True
+                ray.kill(self._actors[call.host])
+
+    def _timed_out(self, call: Call, round_number: int) -> TimedOut:
+        timeout_s = self._config.execution.host_timeout_s
+        why = f"{call.host} died: no answer within execution.host_timeout_s, {timeout_s:g} s"
+        return TimedOut(round_number, why)
+
     def _start(self, name: str, num_cpus: float) -> Any:
         environment = {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}
         options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus, runtime_env=environment)
@@ -146,7 +174,7 @@ class HostPool:
         method = getattr(self._actors[call.host], call.method).options(num_returns=call.returns)
         refs = method.remote(*call.arguments)
         call.refs = [refs] if call.returns == 1 else refs
-        call.life = self._lives[call.host]
+        call.life, call.asked_s = self._lives[call.host], time.monotonic()
 
 
 def devices_of(homes: Mapping[str, str], devices: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -84,6 +84,8 @@ def show(run: RunDirectory) -> RenderableType:
     moved = ", ".join(f"{kind} {readable.size(count)}" for kind, count in summary.bytes.items())
     facts.add_row("moved", f"{readable.size(sum(summary.bytes.values()))} ({moved})")
     facts.add_row("updates lost", str(summary.updates_lost))
+    if summary.failures:
+        facts.add_row("missing for", Text(", ".join(f"{why} {count}" for why, count in summary.failures.items())))
     facts.add_row("versions", Text(", ".join(f"{package} {version}" for package, version in info.versions.items())))
     return Group(facts, "", _tasks(summary)) if summary.tasks else facts
 

@@ -172,13 +172,18 @@ def _communication(records: Sequence[RoundRecord], figures: list[dict[str, Any]]
 def _losses(info: RunInfo, records: Sequence[RoundRecord]) -> str:
     restarts = "".join(f"<p>Processes were started again: {escape(why)}.</p>" for why in info.restarts)
     rows = [
-        (str(record.round), str(record.participants), str(record.dropped), str(record.updates_lost))
+        (str(record.round), str(record.participants), str(record.dropped), str(record.updates_lost), _why(record))
         for record in records
         if record.dropped or record.updates_lost
     ]
     if not rows:
         return restarts + "<p>No participant was dropped and no update was lost.</p>"
-    return restarts + f'<div class="card">{table(("round", "participants", "dropped", "updates lost"), rows)}</div>'
+    header = ("round", "participants", "dropped", "updates lost", "why")
+    return restarts + f'<div class="card">{table(header, rows)}</div>'
+
+
+def _why(record: RoundRecord) -> str:
+    return ", ".join(f"{failure} {count}" for failure, count in record.failures.items())
 
 
 def _rounds(records: Sequence[RoundRecord]) -> str:

@@ -32,6 +32,9 @@ class Execution(Section):
     as many as the cluster has processors, else about as many processes as processors."""
     host_retries: int = Field(default=1, ge=0)
     """How often a round asks a host again that has died, with the same result; after that its updates are lost."""
+    host_timeout_s: float | None = Field(default=None, gt=0)
+    """Wall seconds in which a host must have answered, with all that it was asked before; one that takes longer is
+    ended, and treated as one that has died. Null for waiting for ever."""
     restarts: int = Field(default=3, ge=0)
     """How often the run starts its processes again, from its newest checkpoint, if one that no round can do without has
     died; counted anew from every checkpoint. After that it fails, and can be resumed."""

@@ -148,6 +148,9 @@ class Adaptive(Section):
     """None is chosen longer; they are powers of two. In the last round nothing is held back."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Federation(Section):
     """How modules are averaged."""
 
@@ -170,5 +173,6 @@ class Federation(Section):
     """Share of the devices that have joined which trains in a round, drawn at random; at least one device."""
     synchrony: dict[Name, Synchrony] = Field(default_factory=dict)
     """Tier -> whom its nodes wait for; for all where absent. By the virtual clock, so it needs a network."""
-    quorum: float = Field(default=1.0, ge=0, le=1)
-    """Least share of the updates that are waited for in a round that must arrive; below it the run fails."""
+    quorum: Share | dict[Name, Share] = 1.0
+    """Least share of the updates that are waited for in a round that must arrive; below it the run fails. Or tier ->
+    least share of what each of its nodes waits for from its children, 1 for tiers that are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -115,8 +116,16 @@ class Accountant:
             tasks=self._metrics(sums, reports) if plan.evaluate else {},
             modules_moved=dict(sorted(moved.items())),
             decisions=[asdict(decision) for decision in plan.decisions],
+            failures=self._failures(plan, reports),
+            under_way=len(self._coordinator.state.under_way),
             disagreement={module: asdict(some) for module, some in sorted(disagreement.items())},
         )
+
+    def _failures(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> dict[str, int]:
+        """Kind of failure -> updates that are missing for it."""
+        kinds = Counter(report.failure or "exception" for report in reports if report.error is not None)
+        kinds["too late"] += len(plan.late)
+        return dict(sorted((+kinds).items()))
 
     def _metrics(self, sums: Sums, reports: Sequence[DeviceReport]) -> dict[str, dict[str, float]]:
         """Task -> the mean over its variants of each metric; mean and worst decile of the devices' own models."""

@@ -47,7 +47,7 @@ def _divided(orders: Sequence[DeviceOrder], size: int) -> list[tuple[DeviceOrder
 
 def lost(plan: RoundPlan) -> list[DeviceReport]:
     """The reports of those whose update is lost on the way."""
-    return [DeviceReport(order.device, order.lost) for order in plan.orders if order.lost]
+    return [DeviceReport(order.device, order.lost, failure="link") for order in plan.orders if order.lost]
 
 
 def in_order(plan: RoundPlan, reports: Iterable[DeviceReport]) -> list[DeviceReport]:

@@ -81,7 +81,7 @@ class Coordinator:
             return list(reports)
         heads = {o.device: o.head for o in plan.orders if o.head in failed and o.head != o.device}
         return [
-            DeviceReport(report.device, f"its head {heads[report.device]} failed")
+            DeviceReport(report.device, f"its head {heads[report.device]} failed", failure="head")
             if report.device in heads and report.error is None
             else report
             for report in reports
@@ -96,15 +96,29 @@ class Coordinator:
         """Count what arrived.
 
         Raises:
-            RunFailed: fewer updates than the quorum.
+            RunFailed: less than the quorum.
         """
-        arrived, planned = sum(report.error is None for report in reports), len(plan.orders)
+        short = self._short_of_quorum({order.device for order in plan.orders}, arrived_of(reports))
+        if short is not None:
+            raise RunFailed(plan.round, f"{short}; {self.lost(plan, reports)}")
+
+    def _short_of_quorum(self, planned: set[str], arrived: set[str]) -> str | None:
+        """Where less has come than must, in one line."""
         quorum = self.config.federation.quorum
-        if arrived / planned < quorum:  # a product would round 0.07 * 100 up to more than 7
-            lost = self.lost(plan, reports)
-            raise RunFailed(
-                plan.round, f"{arrived} of {planned} updates arrived, below federation.quorum {quorum:g}; {lost}"
-            )
+        if not isinstance(quorum, Mapping):
+            # A product would round 0.07 * 100 up to more than 7.
+            if len(arrived) / len(planned) < quorum:
+                return f"{len(arrived)} of {len(planned)} updates arrived, below federation.quorum {quorum:g}"
+            return None
+        for node in self.tree.aggregators:
+            children = self.tree.children[node]
+            due, came = (sum(child in some for child in children) for some in (planned, arrived))
+            least = quorum.get(self.tree[node].tier, 1.0)
+            if due and came / due < least:
+                where = f"federation.quorum.{self.tree[node].tier} {least:g}"
+                return f"{came} of {due} updates arrived at {node}, below {where}"
+            planned, arrived = planned | ({node} if due else set()), arrived | ({node} if came else set())
+        return None
 
     def lost(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> str | None:
         """Which planned updates did not arrive and why, in one line; None if all arrived."""
@@ -287,6 +301,11 @@ class Coordinator:
         generator = numpy_generator(self.config.seed, "explore", round_number, device)
         explored = generator.permutation(others)[: self.config.model.experts.explore]
         return tuple(sorted({*used, *(int(k) for k in explored)}))
+
+
+def arrived_of(reports: Sequence[DeviceReport]) -> set[str]:
+    """Devices whose updates have arrived."""
+    return {report.device for report in reports if report.error is None}
 
 
 def _some(items: Sequence[str], separator: str) -> str:

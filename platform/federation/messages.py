@@ -136,6 +136,9 @@ class DeviceReport(NamedTuple):
     """Experts that its samples were routed to."""
     personal: Mapping[str, Mapping[str, float]] | None = None
     """Task -> metrics of its own model on its own test part, where evaluated."""
+    failure: str | None = None
+    """Of which kind the error is, to be counted by: `crash`, `time-out`, `exception`, `link`, `head`, or the reason for
+    which an update was rejected (`not finite`, `layout differs`, ...)."""
 
 
 @dataclass(frozen=True)

@@ -102,10 +102,11 @@ def train_cohort(
 def failed(plan: HostPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
     """The report of a device that has delivered nothing; what is a bug is logged as well."""
     reason = " ".join(str(error).split())[:300]
+    failure = error.reason if isinstance(error, UpdateRejected) else "exception"
     if not isinstance(error, FogTuneError):
         log.error("round %d: device %s failed", plan.round, order.device, exc_info=error)
         reason = f"{type(error).__name__}: {reason}"
-    return DeviceReport(order.device, reason)
+    return DeviceReport(order.device, reason, failure=failure)
 
 
 @dataclass(frozen=True)

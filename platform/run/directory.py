@@ -94,11 +94,12 @@ class RunInfo:
         """Raises ValueError, TypeError or KeyError if `run.json` cannot have held this."""
         if found["status"] not in get_args(Status):
             raise ValueError(f"status {found['status']!r}; allowed: {', '.join(get_args(Status))}")
+        totals = {"failures": {}} | found["summary"]  # runs of before did not count them
         return cls(
             **{name: found[name] for name in ("name", "status", "seed", "versions", "error")},
             **{name: found["timings"][name] for name in ("started", "finished", "wall_s")},
             restarts=tuple(found.get("restarts", ())),  # runs of before there were any
-            summary=Summary(**{item.name: found["summary"][item.name] for item in fields(Summary)}),
+            summary=Summary(**{item.name: totals[item.name] for item in fields(Summary)}),
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, TypedDict
@@ -73,6 +74,11 @@ class RoundRecord:
     disagreement: dict[str, dict[str, float]] = field(default_factory=dict)
     """Module that neighbours averaged -> `before`, `after` (sums of squared distances from their means), and the
     `bound` on `after` by the spectral gaps."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Kind of failure -> participants whose updates are missing for it: `crash`, `time-out`, `exception`, `link`,
+    `head`, `too late` (those are not lost), or why they were rejected (`not finite`, `layout differs`, ...)."""
+    under_way: int = 0
+    """Devices whose updates come in a later round."""
 
     def to_json(self) -> str:
         """One line; a value that is not finite is written as null."""
@@ -82,7 +88,8 @@ class RoundRecord:
     def from_json(cls, line: str) -> Self:
         """The record that wrote this line. Raises ValueError if none did."""
         found = json.loads(line)
-        required = cls.__dataclass_fields__.keys() - {"decisions", "disagreement"}  # which older runs have not
+        later = {"decisions", "disagreement", "failures", "under_way"}  # which older runs have not
+        required = cls.__dataclass_fields__.keys() - later
         if not isinstance(found, dict) or (missing := required - found.keys()):
             raise ValueError("not a round" if not isinstance(found, dict) else f"without {', '.join(sorted(missing))}")
         values = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
@@ -129,6 +136,8 @@ class Summary:
     bytes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(LINKS, 0))
     tasks: Metrics = field(default_factory=dict)
     """Of the last evaluated round."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Kind of failure -> updates that are missing for it."""
 
     @classmethod
     def of(cls, records: Iterable[RoundRecord]) -> Summary:
@@ -150,6 +159,7 @@ class Summary:
             updates_lost=self.updates_lost + record.updates_lost,
             bytes={kind: self.bytes.get(kind, 0) + record.bytes.get(kind, 0) for kind in links},
             tasks=record.tasks or self.tasks,
+            failures=dict(Counter(self.failures) + Counter(record.failures)),
         )
 
 

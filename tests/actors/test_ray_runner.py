@@ -172,9 +172,36 @@ def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeC
         kill(runner, "quorum", "devices/0/0")
         second = runner.round(2)
         assert second.record.updates_lost == second.record.dropped == 2
+        assert second.record.failures == {"crash": 2}
         assert "died" in (second.lost or "")
         third = runner.round(3)  # the host is up again
         assert (third.record.updates_lost, third.lost) == (0, None)
+    finally:
+        runner.close()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_host_that_takes_too_long_is_ended(tiny: MakeConfig, shared_ray: None, retries: int) -> None:
+    config = tiny(
+        "execution.devices_per_actor=3",
+        "execution.fused_devices=1",
+        f"execution.host_retries={retries}",
+        "execution.host_timeout_s=10",
+        "federation.quorum=0.4",
+    )
+    namespace = f"slow-{retries}"
+    runner = RayRunner(config, namespace)
+    try:
+        runner.round(1)
+        os.kill(host_pid(namespace, "devices/0/0"), signal.SIGSTOP)
+        runner.restore(runner.snapshot())
+        second = runner.round(2)
+        if retries:
+            assert [replace(second.record, wall_s=0.0)] == rounds(LocalRunner(config), 2)[0][1:]
+            return
+        assert second.record.failures == {"time-out": 2}
+        assert "no answer within execution.host_timeout_s, 10 s" in (second.lost or "")
+        assert runner.round(3).record.failures == {}
     finally:
         runner.close()
 

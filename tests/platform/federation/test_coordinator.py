@@ -137,6 +137,30 @@ class TestQuorum:
             "reader-1: update rejected: not finite; coach-0: no answer"
         )
 
+    @pytest.mark.parametrize(
+        ("quorum", "arrived", "problem"),
+        [
+            ("{fog: 0.6}", 3, "1 of 2 updates arrived at fog-1, below federation.quorum.fog 0.6"),
+            ("{fog: 0.5}", 3, None),
+            ("{fog: 0}", 3, None),
+            ("{fog: 0, cloud: 0.5}", 1, None),
+            ("{fog: 0}", 1, "1 of 2 updates arrived at cloud, below federation.quorum.cloud 1"),
+            ("{cloud: 0.5}", 4, "2 of 3 updates arrived at fog-0, below federation.quorum.fog 1"),
+        ],
+    )
+    def test_it_may_be_of_each_node_of_a_tier(
+        self, tiny: MakeConfig, quorum: str, arrived: int, problem: str | None
+    ) -> None:
+        """In this order: watch-0 and reader-0 of fog-0, reader-1 and watch-1 of fog-1, coach-0 of fog-0."""
+        coordinator = coordinate(tiny(f"federation.quorum={quorum}"))
+        plan = coordinator.plan(1)
+        reports = [answer(order_of(plan, d)) for d in ("watch-0", "reader-0", "reader-1", "watch-1")[:arrived]]
+        if problem is None:
+            coordinator.admit(plan, reports)
+            return
+        with pytest.raises(RunFailed, match=f"round 1: {problem}; .*no answer"):
+            coordinator.admit(plan, reports)
+
     def test_at_it_the_round_goes_on_and_the_lost_are_counted(self, tiny: MakeConfig) -> None:
         coordinator = coordinate(tiny("federation.quorum=0.6"))
         plan = coordinator.plan(1)

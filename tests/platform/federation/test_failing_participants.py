@@ -50,6 +50,7 @@ def diverging(config: Config, *devices: str, number: int = 1) -> tuple[RoundResu
 def test_a_head_that_fails_takes_its_clusters_updates_with_it(tiny: MakeConfig, same: Same) -> None:
     result, after = diverging(tiny(*HEADS, "federation.quorum=0.4"), "coach-0")
     assert result.record.updates_lost == 3
+    assert result.record.failures == {"head": 2, "not finite": 1}
     assert result.lost is not None
     assert "watch-0, reader-0: its head coach-0 failed" in result.lost
     assert "coach-0: update rejected" in result.lost
