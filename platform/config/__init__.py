@@ -1,5 +1,6 @@
 """The configuration: one pydantic tree. `load` reads it, `check` refuses combinations that cannot work."""
 
+from .availability import Availability, Churn, Diurnal, Trace
 from .compression import Compression, Quantise, Skip, TopK
 from .data import (
     DirichletPartition,
@@ -49,12 +50,12 @@ from .synchrony import Asynchronous, SemiSynchronous, Synchronous, Synchrony
 from .topology import CountedTopology, DeviceGroup, ListedTopology, PlacedTopology, Tier, Topology
 
 __all__ = [
-    "D2D", "Adapter", "Adaptive", "Asynchronous", "Backbone", "Backhaul", "Compression", "Config", "CountedTopology",
-    "DeviceClass", "DeviceGroup", "DirichletPartition", "EmbeddedSource", "Encoder", "Evaluation", "Execution",
-    "Experts", "FeaturesEncoder", "FedAdam", "FedAvg", "FedAvgM", "FedProx", "FedYogi", "Federation", "FolderSource",
-    "FrequencyScaled", "HeldOut", "HuggingFaceSource", "IidPartition", "ImageEncoder", "ListedTopology", "Local",
-    "LogDistance", "Median", "Model", "ModulePolicy", "NaturalPartition", "Network", "Output", "PaperChannel",
-    "Partition", "PlacedTopology", "Placement", "Power", "Prompts", "Quantise", "Radio", "Rule", "Scaffold",
-    "SemiSynchronous", "SeriesEncoder", "ShardPartition", "Skip", "Source", "Synchronous", "Synchrony", "Task",
-    "ThreeGpp", "Tier", "TopK", "Topology", "TrimmedMean",
+    "D2D", "Adapter", "Adaptive", "Asynchronous", "Availability", "Backbone", "Backhaul", "Churn", "Compression",
+    "Config", "CountedTopology", "DeviceClass", "DeviceGroup", "DirichletPartition", "Diurnal", "EmbeddedSource",
+    "Encoder", "Evaluation", "Execution", "Experts", "FeaturesEncoder", "FedAdam", "FedAvg", "FedAvgM", "FedProx",
+    "FedYogi", "Federation", "FolderSource", "FrequencyScaled", "HeldOut", "HuggingFaceSource", "IidPartition",
+    "ImageEncoder", "ListedTopology", "Local", "LogDistance", "Median", "Model", "ModulePolicy", "NaturalPartition",
+    "Network", "Output", "PaperChannel", "Partition", "PlacedTopology", "Placement", "Power", "Prompts", "Quantise",
+    "Radio", "Rule", "Scaffold", "SemiSynchronous", "SeriesEncoder", "ShardPartition", "Skip", "Source", "Synchronous",
+    "Synchrony", "Task", "ThreeGpp", "Tier", "TopK", "Topology", "Trace", "TrimmedMean",
 ]  # fmt: skip

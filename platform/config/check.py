@@ -15,9 +15,11 @@ from .check_federation import (
     compressions_are_chains,
     policies_match,
     robust_rule_fits,
+    sampling_has_what_it_needs,
     scaffold_meets_every_round,
     scaffold_uses_sgd,
     scopes_exist,
+    traces_can_be_read,
     warmup_ends,
     what_goes_down_is_quantised,
 )
@@ -93,6 +95,7 @@ _OF_CONFIG = (
     compressions_are_chains,
     what_goes_down_is_quantised,
     compressed_meet_every_round,
+    sampling_has_what_it_needs,
     synchrony_tiers_exist,
     synchrony_has_a_clock,
     stragglers_are_on_their_own,
@@ -100,7 +103,7 @@ _OF_CONFIG = (
     gossip_has_modules,
     sharing_has_ways,
 )
-_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built)
+_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built, traces_can_be_read)
 
 
 def check(config: Config) -> None:

@@ -146,6 +146,24 @@ def robust_rule_fits(config: Config, tree: Tree) -> None:
             raise InputError("federation.rule.max_held", problem)
 
 
+def sampling_has_what_it_needs(config: Config) -> None:
+    """A way to draw devices needs some to be left out; costs need a network."""
+    federation = config.federation
+    if federation.sampling != "uniform" and federation.participation == 1.0:
+        problem = f"{federation.sampling!r} given, but all devices take part; allowed: uniform"
+        raise InputError("federation.sampling", f"{problem}, or federation.participation below 1")
+    if federation.sampling == "cost" and config.network is None:
+        raise InputError("federation.sampling", "'cost' given, but there is no network; allowed: uniform, data, loss")
+
+
+def traces_can_be_read(config: Config, tree: Tree) -> None:
+    """Told by reading them."""
+    if config.federation.availability is not None:
+        from ..federation.availability import availability  # its generators bring torch along
+
+        availability(config, tree)
+
+
 def _given_cadences(config: Config) -> dict[str, Mapping[str, int]]:
     """Field -> the cadences given there."""
     federation = config.federation

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .availability import Availability
 from .base import Name, Section
 from .compression import Compression
 from .synchrony import Synchrony
@@ -170,7 +171,12 @@ class Federation(Section):
     modules: tuple[ModulePolicy, ...] = ()
     """Exceptions a module."""
     participation: float = Field(default=1.0, gt=0, le=1)
-    """Share of the devices that have joined which trains in a round, drawn at random; at least one device."""
+    """Share of the devices that have joined and are there which trains in a round, drawn at random; at least one."""
+    sampling: Literal["uniform", "data", "cost", "loss"] = "uniform"
+    """By what they are drawn: all alike; by how many samples they have; the more likely the sooner they would be done
+    (needs a network); by the loss of their last training, those that have none first."""
+    availability: Availability | None = None
+    """When devices are there; null for always."""
     synchrony: dict[Name, Synchrony] = Field(default_factory=dict)
     """Tier -> whom its nodes wait for; for all where absent. By the virtual clock, so it needs a network."""
     quorum: Share | dict[Name, Share] = 1.0

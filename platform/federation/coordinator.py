@@ -26,6 +26,7 @@ from .costs import RoundCosts
 from .decisions import Devices, decide
 from .holdings import Fetching, Holdings
 from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
+from .sampling import Sampling
 from .state import CoordinatorState
 from .waiting import Arrival, late_children, latest_s, waits_for_all, without_late
 
@@ -41,6 +42,7 @@ class Coordinator:
         self.costs = RoundCosts(config, self.tree, self.ownership, setup)
         self._holdings = Holdings(self.tree, self.ownership)
         self._all_experts = tuple(range(config.model.experts.count)) if config.model.experts else ()
+        self._sampling = Sampling(config, self.tree, setup, self.costs, self._holdings)
         self._all_are_waited_for = waits_for_all(config)
         self.state = state or self._holdings.at_the_start()
 
@@ -53,7 +55,7 @@ class Coordinator:
         config = self.config
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
         first = self._holdings.lacking(self.state, round_number)
-        orders = self._in_order((*self._orders(round_number, first), *self._under_way()))
+        orders = self._in_order((*self._orders(round_number, first), *self._under_way(round_number)))
         personal = due and config.evaluation.personal
         held_back, chosen = self._held_back(round_number)
         plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
@@ -62,7 +64,7 @@ class Coordinator:
             return plan
         state, d2d = self.state, network.network.d2d
         # Devices that do not take part matter only where they may help those that do.
-        awake = [order.device for order in orders] if d2d is None else self._holdings.joined(round_number)
+        awake = [order.device for order in orders] if d2d is None else self._sampling.present(round_number)
         having = self._holdings.having(state, awake, first) if d2d is not None and d2d.share else {}
         devices = Devices(frozenset(awake), having, state.headed, state.spent_j, state.trained)
         cooperating = partial(self._largest_cooperation, round_number)
@@ -135,6 +137,8 @@ class Coordinator:
         self._holdings.note(self.state, plan, reports)
         self._holdings.note_fetched(self.state, (*plan.late, *plan.beginning))
         self.state.updates_lost += len(plan.orders) - sum(report.error is None for report in reports)
+        if self.config.federation.sampling == "loss":
+            self.state.losses |= {r.device: r.loss for r in reports if r.error is None and r.loss is not None}
         self.state.experts |= {report.device: list(report.experts) for report in reports if report.error is None}
 
     def descend(
@@ -218,26 +222,13 @@ class Coordinator:
         own = self.ownership.cadence(module, tier)
         return own * max(1, chosen // own)
 
-    def _participants(self, round_number: int) -> tuple[str, ...]:
-        """Of the devices that are not under way, as many as make up the share of all with those that are."""
-        joined, under_way = self._holdings.joined(round_number), self.state.under_way
-        devices = tuple(device for device in joined if device not in under_way) if under_way else joined
-        share = self.config.federation.participation
-        if share == 1.0:
-            return devices
-        generator = numpy_generator(self.config.seed, "participants", round_number)
-        size = max(0, max(1, round(share * len(joined))) - len(under_way))
-        chosen = generator.choice(len(devices), size=size, replace=False)
-        chosen.sort()
-        return tuple(devices[i] for i in chosen.tolist())
-
     def _orders(self, round_number: int, first: Mapping[str, Sequence[str]]) -> tuple[DeviceOrder, ...]:
         """Of all participants; devices that are alike share what their orders say."""
         fetching = Fetching(self._holdings, self.state, first)
         kinds: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         alike: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         orders = []
-        for device in self._participants(round_number):
+        for device in self._sampling.draw(round_number, self.state):
             experts = self._experts(device, round_number)
             kind = self.tree[device].group, experts
             if kind not in kinds:
@@ -251,10 +242,13 @@ class Coordinator:
             orders.append(DeviceOrder(device, modules, experts, fetched, upward, changes))
         return tuple(orders)
 
-    def _under_way(self) -> list[DeviceOrder]:
-        """Of devices that have begun in an earlier round: what they were told then."""
+    def _under_way(self, round_number: int) -> list[DeviceOrder]:
+        """Of devices that have begun in an earlier round, and are there: what they were told then."""
         orders = []
+        present = frozenset(self._sampling.present(round_number)) if self.state.under_way else frozenset()
         for device, since in self.state.under_way.items():
+            if device not in present:
+                continue
             experts = self._experts(device, since)
             modules, upward = self._modules(device, experts, since)
             order = DeviceOrder(device, modules, experts, (), upward, begun=since)

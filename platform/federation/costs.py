@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -28,6 +29,7 @@ class RoundCosts:
     def __init__(self, config: Config, tree: Tree, ownership: Ownership, setup: Setup) -> None:
         self.network = NetworkModel(config, config.network, tree) if config.network else None
         self._workloads = setup.workloads
+        self._ownership = ownership
         version = {module: message_bytes(tensors) for module, tensors in setup.initial.items()}
         total = {module: message_bytes(tensors, torch.int64) for module, tensors in setup.initial.items()}
         parents = {device: tree[device].parent or "" for device in tree.devices}
@@ -78,6 +80,15 @@ class RoundCosts:
         costs = self.network.costs(round_number, script, ready_s)
         ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
         return costs, ends
+
+    def alone_s(self, device: str, round_number: int, trained: Mapping[str, int]) -> float:
+        """What training and sending would take a device that has its cell to itself; infinite if it is not heard."""
+        if self.network is None:
+            return 0.0
+        rate = self.network.rate_bits_per_s(round_number, device, self.network.sites.access[device])
+        bits = 8.0 * sum(self._sizes.update[module] for module in self._ownership.kind_of(device).modules)
+        computing_s = self.network.compute_s(device, self.flops(device, round_number, trained))
+        return computing_s + bits / rate if rate else math.inf
 
     def rise_s(self, modules: Iterable[str]) -> float:
         """What a node's sums of some modules take to its parent; 0 without a network."""

@@ -52,6 +52,7 @@ class DeviceHost:
             labels=bench.dataset.labels,
             adapter_config=bench.model.adapter_config,
             workloads=self._workloads() if bench.config.network else {},
+            samples=self._samples() if bench.config.federation.sampling == "data" else {},
             cohort=cohort_size(bench.config, self._initial),
         )
 
@@ -73,6 +74,9 @@ class DeviceHost:
                 loads.append(Workload(task, len(part.train), flops.training, flops.prefix, passes, begins))
             result[device] = tuple(loads)
         return result
+
+    def _samples(self) -> dict[str, int]:
+        return {d: sum(len(part.train) for part in self.bench.parts(d).values()) for d in self.bench.tree.devices}
 
     def hand_on(
         self, holders: Holders, versions: Mapping[str, Mapping[str, Tensors]], givers: Collection[str]

@@ -136,6 +136,8 @@ class DeviceReport(NamedTuple):
     """Experts that its samples were routed to."""
     personal: Mapping[str, Mapping[str, float]] | None = None
     """Task -> metrics of its own model on its own test part, where evaluated."""
+    loss: float | None = None
+    """Mean loss of its training; None if it has none."""
     failure: str | None = None
     """Of which kind the error is, to be counted by: `crash`, `time-out`, `exception`, `link`, `head`, or the reason for
     which an update was rejected (`not finite`, `layout differs`, ...)."""
@@ -185,5 +187,7 @@ class Setup:
     """PEFT's description of the adapter."""
     workloads: Mapping[str, tuple[Workload, ...]] = field(default_factory=dict)
     """Device -> one a task that it executes; empty without a network."""
+    samples: Mapping[str, int] = field(default_factory=dict)
+    """Device -> samples of its training parts; empty where participants are not drawn by them."""
     cohort: int = 1
     """Devices that train together, at most."""

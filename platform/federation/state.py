@@ -27,6 +27,8 @@ class CoordinatorState:
     """Device -> module -> stamp of the version that it fetched last, or OWN; of those that have taken part."""
     experts: dict[str, list[int]] = field(default_factory=dict)
     """Device -> experts that its samples used when it trained last."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Device -> mean loss of its last training; empty where participants are not drawn by it."""
     updates_lost: int = 0
     """Planned updates that never arrived, over all rounds."""
     ready_s: dict[str, float] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fogtune.platform.aggregation import (
@@ -217,6 +217,7 @@ class _Cohort:
             kept=tuple(kept),
             experts=tuple(k for k in order.experts if f"expert/{k}" in trained.modules),
             personal=self._personal(i, order) if self.plan.personal else None,
+            loss=_mean(trained.losses.values()),
         )
         return DeviceState(kept, {**state.controls, **trained.controls}, order.experts, sending.residuals), report
 
@@ -228,6 +229,13 @@ class _Cohort:
                 sums = evaluate(bench, task, part.modalities, part.test, order.experts)
                 result[task] = bench.head_of(task).metrics(sums)
         return result
+
+
+def _mean(losses: Iterable[tuple[float, int]]) -> float | None:
+    """Of sums of losses, each over so many samples."""
+    found = list(losses)
+    samples = sum(count for _, count in found)
+    return sum(total for total, _ in found) / samples if samples else None
 
 
 def _own(tensors: Tensors) -> Tensors:
