@@ -112,7 +112,7 @@ def test_every_command_has_help() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     serving = ("serve", "predict", "versions", "promote", "rollback", "key")
-    for command in ("run", "list", "show", "resume", "report", "compare", "config", "doctor", *serving):
+    for command in ("run", "list", "show", "resume", "report", "compare", "config", "doctor", "top", *serving):
         assert command in result.stdout
         assert invoke(command, "--help").exit_code == 0
     assert invoke().stdout == result.stdout
