@@ -239,8 +239,8 @@ def reproduce(
 
 
 @app.command()
-def doctor() -> None:
-    """Check whether this machine can run FogTune, and say what to do if not."""
+def doctor(address: Address = None) -> None:
+    """Check whether this machine, and with --address a cluster, can run FogTune, and say what to do if not."""
     from .doctor import checks
 
     marks = {
@@ -249,7 +249,7 @@ def doctor() -> None:
         "failure": ("FAIL", typer.colors.RED),
     }
     failed = False
-    for check in checks():
+    for check in checks(address):
         text, colour = marks[check.state]
         typer.echo(f"{typer.style(f'{text:<5}', fg=colour)} {check.what:<13} {check.found}")
         if check.remedy:
