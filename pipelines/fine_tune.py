@@ -28,6 +28,7 @@ from fogtune.platform.topology_build import build_tree
 
 from .interrupts import terminated_as_interrupted, uninterrupted
 from .report import write_report
+from .sinks import require, sinks
 
 log = logging.getLogger(__name__)
 
@@ -192,9 +193,12 @@ def _rounds(
         if snapshot is not None:
             runner.restore(snapshot)
         on_stage(f"round {first} of {config.rounds}")
-        with terminated_as_interrupted():  # not earlier: Ray sets a handler of its own when it starts
+        # The handler not earlier: Ray sets one of its own when it starts.
+        with terminated_as_interrupted(), sinks(config, directory.path, first) as tell:
             for number in range(first, config.rounds + 1):
-                on_event(_round(config, directory, ledger, runner, number))
+                record = _round(config, directory, ledger, runner, number)
+                tell(record)
+                on_event(record)
     finally:
         runner.close()
 
@@ -263,6 +267,7 @@ def _runner(config: Config, run_id: str, on_stage: OnStage) -> Runner:
 def _refuse_early(config: Config, on_stage: OnStage) -> None:
     """Refuse what cannot work before anything is started or written, as far as this machine can tell."""
     check(config)
+    require(config)
     if config.execution.address is None:  # else the data may lie elsewhere
         on_stage("reading data")
         Dataset.load(config, build_tree(config))
