@@ -123,6 +123,7 @@ def test_one_that_fails_is_left_out_and_logged_once(
     assert warnings == [told]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, in its use of SQLAlchemy
 def test_mlflow_has_every_round_once_after_resuming(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
