@@ -37,14 +37,15 @@ def looking(address: str, run: str | None) -> Iterator[Look]:
     """Gives what tells, within the block, what runs on the cluster at an address; of one run, if one is named.
 
     Raises:
-        InputError: there is no such cluster. When it is called: the run does not run there.
+        InputError: there is no such cluster, or no more. When it is called: the run does not run there.
     """
     import ray
 
-    from fogtune.actors.joining import join
+    from fogtune.actors.joining import join, require_reachable
     from fogtune.actors.watching import federations
 
     def look() -> list[Federation]:
+        require_reachable(ray.get_runtime_context().gcs_address)
         found = federations()
         if run is None:
             return found
