@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +17,11 @@ from fogtune.platform.federation.waiting import missed_by
 from fogtune.platform.ownership import own
 from fogtune.platform.topology_build import build_tree
 
+from .logs import log_as_actor
 from .parts import Bundle, Layout, Part, assembled
 from .wire import share_tensors
+
+log = logging.getLogger(__name__)
 
 Modules = Mapping[str, tuple[str, ...]]
 """Node -> some modules."""
@@ -50,8 +54,18 @@ class AggregatorActor:
     Of its nodes' versions it holds those that were made here; where a node needs another, it comes with the call.
     """
 
-    def __init__(self, name: str, config: Config, nodes: Sequence[str], initial: Mapping[str, Tensors]) -> None:
-        """Args: its name, the run's configuration, its nodes, and version 0 of the modules that they are to hold."""
+    def __init__(
+        self, name: str, config: Config, nodes: Sequence[str], initial: Mapping[str, Tensors], run: str
+    ) -> None:
+        """Start.
+
+        Args:
+            name: its own.
+            config: the run's configuration.
+            nodes: that it serves.
+            initial: version 0 of the modules that they are to hold.
+            run: the run's id.
+        """
         self._name = name
         tree = build_tree(config)
         ownership = own(config, tree)
@@ -61,6 +75,7 @@ class AggregatorActor:
         self._attempt = 0
         self._arrived: dict[str, Update] = {}
         share_tensors()
+        log_as_actor(run, name)
 
     def __repr__(self) -> str:
         nodes = f"{len(self._logic)} nodes, " if len(self._logic) > 1 else ""
@@ -106,6 +121,8 @@ class AggregatorActor:
             self._states[node] = replace(step.state, versions=versions)
             told[node], upward[node] = (tuple(step.upward.modules), step.changed), step.upward
         self._arrived = {}
+        sent, made = (sum(len(modules[i]) for modules in told.values()) for i in (0, 1))
+        log.info("%d modules sent up, %d averaged", sent, made, extra={"round": round_number})
         bundles = []
         for pairs in asked.slots.values():
             bundle: dict[str, Update] = {}

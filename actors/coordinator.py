@@ -21,6 +21,7 @@ the run starts all of them again from its newest checkpoint.
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -47,9 +48,12 @@ from .answers import ActorDied, TimedOut, get
 from .assignment import Assignment
 from .host_pool import Call, HostPool, devices_of
 from .hosts import Training
+from .logs import log_as_actor
 from .metrics import RoundMetrics
 from .nodes import Nodes
 from .wire import share_tensors
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class CoordinatorActor:
         self._since = 0.0
         """When the round under way began, or the one before it ended."""
         share_tensors()
+        log_as_actor(namespace, "coordinator")
 
     def __repr__(self) -> str:
         return f"coordinator ({self._config.name})"
@@ -147,6 +152,7 @@ class CoordinatorActor:
         wall_s, self._since = time.perf_counter() - self._since, time.perf_counter()
         record = self._accountant.record(plan, reports, step.upward, booked, sums, disagreement, wall_s)
         self._metrics.tell(record)
+        log.info("took %.2f s, %d took part", wall_s, record.participants, extra={"round": number})
         return RoundResult(record, booked.rows, lost)
 
     def _begin_next(self, number: int) -> None:

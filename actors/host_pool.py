@@ -168,7 +168,7 @@ class HostPool:
     def _start(self, name: str, num_cpus: float) -> Any:
         environment = {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}
         options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus, runtime_env=environment)
-        return options.remote(name, self._config, len(self.devices[name]))
+        return options.remote(name, self._config, len(self.devices[name]), self._namespace)
 
     def _send(self, call: Call) -> None:
         method = getattr(self._actors[call.host], call.method).options(num_returns=call.returns)

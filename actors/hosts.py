@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,11 @@ from fogtune.platform.federation.handing_on import HandedOn, Holders
 from fogtune.platform.federation.host import DeviceHost
 from fogtune.platform.federation.messages import DeviceOrder, EvaluationJob, HostPlan, Setup
 
+from .logs import log_as_actor
 from .parts import Layout, Part, assembled
 from .wire import share_tensors
+
+log = logging.getLogger(__name__)
 
 Whose = tuple[tuple[str, ...], ...]
 """Of which devices each of several states is."""
@@ -45,13 +49,14 @@ class Training:
 class HostActor:
     """Trains and evaluates its devices when told; in Ray's dashboard it reads as its name and what it hosts."""
 
-    def __init__(self, name: str, config: Config, devices: int) -> None:
-        """Args: its name, the run's configuration, and how many devices it is the home of."""
+    def __init__(self, name: str, config: Config, devices: int, run: str) -> None:
+        """Args: its name, the run's configuration, how many devices it is the home of, and the run's id."""
         self._name = name
         self._config = config
         self._devices = devices
         self._host: DeviceHost
         share_tensors()
+        log_as_actor(run, name)
 
     def __repr__(self) -> str:
         return self._name if self._devices == 1 else f"{self._name} ({self._devices} devices)"
@@ -98,6 +103,8 @@ class HostActor:
         versions = assembled(asked.layout, given[:parts])
         reply = self._host.train(asked.plan, versions, states, HandedOn(copies, asked.digests))
         bundles = [{node: reply.updates[node] for node in nodes if node in reply.updates} for nodes in asked.addresses]
+        failed = sum(report.error is not None for report in reply.reports)
+        log.info("%d devices trained, %d failed", len(reply.reports), failed, extra={"round": asked.plan.round})
         remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
         return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
 

@@ -25,7 +25,7 @@ def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -
     os.environ.setdefault("RAY_worker_niceness", "0")
     on_stage(f"joining Ray at {address}" if address else "starting Ray")
     if address is not None and address != "auto":
-        _require_reachable(address)
+        require_reachable(address)
     try:
         context = ray.init(
             address=address or "local", namespace=namespace, log_to_driver=False, logging_level=logging.ERROR
@@ -40,8 +40,8 @@ def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -
         on_stage(f"Ray dashboard: http://{context.dashboard_url}")
 
 
-def _require_reachable(address: str) -> None:
-    """Ray itself tries an address for a minute, and then ends the process where nobody answers."""
+def require_reachable(address: str) -> None:
+    """InputError where nobody answers: Ray itself tries for a minute, and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise InputError("execution.address", f"{address!r} given; allowed: auto, HOST:PORT or ray://HOST:PORT")

@@ -31,6 +31,8 @@ class RoundMetrics:
         self._participants = gauge("participants", "Devices that took part in the last round")
         self._metric = gauge("task_metric", "Held-out value of the global model", "task", "metric")
         self._loss = gauge("task_loss", "Mean training loss of the last round", "task")
+        self._duration_s = gauge("round_duration_seconds", "Wall time of a round, of late")
+        self._started_s = gauge("start_time_seconds", "When the coordinator's process began, since 1970")
         self._wall_s = counter("round_seconds", "Wall time of rounds")
         self._virtual_s = counter("virtual_seconds", "Time that the rounds take in the modelled network")
         self._joules = counter("joules", "Energy that the rounds take in the modelled network")
@@ -39,6 +41,8 @@ class RoundMetrics:
         self._lost = counter("updates_lost", "Updates that were lost")
         self._waiting: list[RoundRecord] = []
         self._told_s = 0.0
+        # Numbers of a process that died stay for a while beside those of the next one: this tells them apart.
+        self._began_s = time.time()
 
     def tell(self, record: RoundRecord) -> None:
         """Tell of a round, at the latest with the next after a second, or with the last."""
@@ -49,7 +53,9 @@ class RoundMetrics:
         self._told_s = now_s
         for one in self._waiting:
             self._count(one)
+        self._duration_s.set(sum(one.wall_s for one in self._waiting) / len(self._waiting))
         self._waiting.clear()
+        self._started_s.set(self._began_s)
         self._round.set(record.round)
         self._rounds.set(record.rounds)
         self._participants.set(record.participants)

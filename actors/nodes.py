@@ -294,7 +294,7 @@ class Nodes:
             nodes = self._nodes_of[name]
             held = {module: self._initial[module] for node in nodes for module in self._makers.held(node)}
             options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0)
-            self._actors[name] = options.remote(name, self._config, nodes, held)
+            self._actors[name] = options.remote(name, self._config, nodes, held, self._namespace)
         return self._actors[name]
 
     def _tier_of(self, actor: str) -> str:

@@ -128,6 +128,29 @@ def resume(run: RunId, runs_dir: RunsDir = "runs", address: Address = None, json
     _end(done, json=json)
 
 
+@app.command()
+def top(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id; without it, all that run.")] = None,
+    address: Annotated[str, typer.Option(metavar="ADDR", help="Ray cluster: auto, host:6379.")] = "auto",
+    once: Annotated[bool, typer.Option("--once", help="Show it once, not until Ctrl-C.")] = False,
+    json: Json = False,
+) -> None:
+    """Watch the federations that run on a Ray cluster: rounds, metrics, costs, actors."""
+    from .top import NOTHING, looking, view, view_json, watch
+
+    with looking(address, run) as look:
+        if json:
+            _print_json(view_json(look()))
+        elif once or not sys.stdout.isatty():
+            found = look()
+            _print(view(found)) if found else typer.echo(NOTHING)
+        else:
+            from rich.console import Console
+
+            watch(look, Console(highlight=False))
+            typer.echo(NOTHING)
+
+
 @app.command("list")
 def list_(runs_dir: RunsDir = "runs", json: Json = False) -> None:
     """List the runs, oldest first."""
@@ -216,8 +239,8 @@ def reproduce(
 
 
 @app.command()
-def doctor() -> None:
-    """Check whether this machine can run FogTune, and say what to do if not."""
+def doctor(address: Address = None) -> None:
+    """Check whether this machine, and with --address a cluster, can run FogTune, and say what to do if not."""
     from .doctor import checks
 
     marks = {
@@ -226,7 +249,7 @@ def doctor() -> None:
         "failure": ("FAIL", typer.colors.RED),
     }
     failed = False
-    for check in checks():
+    for check in checks(address):
         text, colour = marks[check.state]
         typer.echo(f"{typer.style(f'{text:<5}', fg=colour)} {check.what:<13} {check.found}")
         if check.remedy:

@@ -4,54 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from platform import platform, python_version
-from typing import Literal, get_args
+from typing import get_args
 
 from fogtune.platform.errors import AssetMissing
 from fogtune.platform.user_cache import user_cache
 
-from . import readable
+from . import doctor_ray, readable
+from .checking import Check, free_memory_bytes
 
 MEMORY_BYTES = 4_000_000_000
 """Free memory below which the default run, with its Ray processes, may not fit."""
 DISK_BYTES = 2_000_000_000
 """Free disk below which checkpoints and Ray's spilled objects may not fit."""
-RAY_TIMEOUT_S = 120
-
-_START_RAY = """
-import ray
-ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False)
-assert ray.get(ray.remote(lambda: 7).remote(), timeout=60) == 7
-ray.shutdown()
-"""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding: `warning` may still run, `failure` will not."""
+def checks(address: str | None = None) -> Iterator[Check]:
+    """All checks, one after the other; the last ones take seconds.
 
-    what: str
-    state: Literal["ok", "warning", "failure"]
-    found: str
-    remedy: str = ""
-
-
-def checks() -> Iterator[Check]:
-    """All checks, one after the other; the last ones take seconds."""
+    Args:
+        address: of a cluster, which is then looked at in place of whether Ray could be started here.
+    """
     yield python()
     yield packages()
     yield cores()
     yield memory()
     yield disk()
     yield cache()
+    yield doctor_ray.open_files()
+    yield doctor_ray.shared_memory()
     yield from assets()
-    yield ray()
+    if address is None:
+        yield doctor_ray.ports()
+        yield doctor_ray.start()
+    else:
+        yield from doctor_ray.cluster(address)
 
 
 def python() -> Check:
@@ -93,7 +83,7 @@ def cores() -> Check:
 
 def memory() -> Check:
     """Memory that is free here, within the limit of the container."""
-    free = _free_memory_bytes()
+    free = free_memory_bytes()
     if free is None:
         remedy = f"make sure that {readable.size(MEMORY_BYTES)} are free"
         return Check("memory", "warning", "cannot be read here", remedy)
@@ -146,39 +136,3 @@ def assets() -> Iterator[Check]:
             yield Check(name, "failure", *error.problem.split("; ", 1))
         else:
             yield Check(name, "ok", found)
-
-
-def ray() -> Check:
-    """Ray starts and runs a task, in a process of its own."""
-    remedy = "use --local meanwhile; see the newest /tmp/ray/session_*/logs"
-    try:
-        # Out of the environment, so that a cluster named there is not joined.
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        command = [sys.executable, "-c", _START_RAY]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_TIMEOUT_S, env=environment)
-    except subprocess.TimeoutExpired:
-        return Check("ray", "failure", f"did not start within {RAY_TIMEOUT_S} s", remedy)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Check("ray", "failure", f"does not start: {last}", remedy)
-    return Check("ray", "ok", "starts and runs a task")
-
-
-def _free_memory_bytes() -> int | None:
-    """The least of what the kernel says is available and what the cgroup still allows; none where neither is known."""
-    free = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        numbers = [*_lines(limit), *_lines(used)]
-        if len(numbers) == 2 and all(number.isdigit() for number in numbers):
-            free.append(int(numbers[0]) - int(numbers[1]))
-    return min(free, default=None)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

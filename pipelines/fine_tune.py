@@ -21,12 +21,14 @@ from fogtune.platform.run.atomic import required
 from fogtune.platform.run.checkpoint import read_newest_checkpoint, write_checkpoint
 from fogtune.platform.run.directory import RunDirectory
 from fogtune.platform.run.ledger import Ledger
+from fogtune.platform.run.logs import logged
 from fogtune.platform.run.published import publish
 from fogtune.platform.run.record import NodeEntry, RoundRecord, Status
 from fogtune.platform.topology_build import build_tree
 
 from .interrupts import terminated_as_interrupted, uninterrupted
 from .report import write_report
+from .sinks import require, sinks
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +65,13 @@ def run(config: Config, *, on_event: OnEvent | None = None, on_stage: OnStage | 
         AssetMissing: an InputError: embedded weights or data are not installed.
         RunFailed: it failed, and there is no room to write that down.
     """
-    on_event, on_stage = on_event or _ignore, on_stage or _ignore
+    on_event, on_stage = on_event or _ignore, _logging(on_stage or _ignore)
     _refuse_early(config, on_stage)
     directory = RunDirectory.create(config, config.output.directory)
     on_stage(f"run {directory.id}")
     try:
-        return _work(config, directory, 1, None, on_event, on_stage)
+        with logged(directory.path):
+            return _work(config, directory, 1, None, on_event, on_stage)
     except InputError:
         if not directory.records():  # it says nothing that the error does not say
             shutil.rmtree(directory.path)
@@ -96,7 +99,7 @@ def resume(
         InputError: no run, no checkpoint that is whole, it is complete, or the configuration cannot work here.
         RunFailed: it failed, and there is no room to write that down.
     """
-    on_event, on_stage = on_event or _ignore, on_stage or _ignore
+    on_event, on_stage = on_event or _ignore, _logging(on_stage or _ignore)
     directory = RunDirectory.open(path)
     changes = [f"execution.address={address}", "execution.runner=ray"] if address else []
     config = load_config(directory.path / "config.yaml", changes)
@@ -107,7 +110,8 @@ def resume(
     directory.truncate(done)
     Ledger(directory.path).drop_after(done)
     on_stage(f"run {directory.id}, from round {done + 1}")
-    return _work(config, directory, done + 1, snapshot, on_event, on_stage)
+    with logged(directory.path):
+        return _work(config, directory, done + 1, snapshot, on_event, on_stage)
 
 
 def _work(
@@ -167,7 +171,7 @@ def _all_rounds(
             tries = 1 if done >= first else tries + 1
             if tries > config.execution.restarts:
                 raise
-            log.warning("%s; the run goes on after round %d", problem, done)
+            log.warning("%s; the run goes on after round %d", problem, done, extra={"round": problem.round_number})
             with required(directory.path, done):
                 directory.truncate(done, str(problem))
                 ledger.drop_after(done)
@@ -189,9 +193,12 @@ def _rounds(
         if snapshot is not None:
             runner.restore(snapshot)
         on_stage(f"round {first} of {config.rounds}")
-        with terminated_as_interrupted():  # not earlier: Ray sets a handler of its own when it starts
+        # The handler not earlier: Ray sets one of its own when it starts.
+        with terminated_as_interrupted(), sinks(config, directory.path, first) as tell:
             for number in range(first, config.rounds + 1):
-                on_event(_round(config, directory, ledger, runner, number))
+                record = _round(config, directory, ledger, runner, number)
+                tell(record)
+                on_event(record)
     finally:
         runner.close()
 
@@ -217,6 +224,7 @@ def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | N
         status, error = "failed", error or str(problem)
     with required(directory.path, finished):
         directory.finish(status, error)
+    log.info("%s%s", status, f": {error}" if error else "", extra={"round": finished})
     if status == "completed":  # not earlier: until its end is noted, it may have to be resumed
         ledger.discard_parts()
     try:
@@ -234,7 +242,7 @@ def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runn
     result = runner.round(number)
     snapshot = runner.snapshot() if lasting or publishing else None
     if result.lost is not None:
-        log.warning("round %d goes on without %s", number, result.lost)
+        log.warning("round %d goes on without %s", number, result.lost, extra={"round": number})
     with uninterrupted(), required(directory.path, number):
         ledger.book(result.rows)
         if lasting:
@@ -244,6 +252,7 @@ def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runn
         directory.append(result.record, lasting=lasting)
         if snapshot is not None and lasting:
             write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
+    log.info("finished in %.2f s", result.record.wall_s, extra={"round": number})
     return result.record
 
 
@@ -258,6 +267,7 @@ def _runner(config: Config, run_id: str, on_stage: OnStage) -> Runner:
 def _refuse_early(config: Config, on_stage: OnStage) -> None:
     """Refuse what cannot work before anything is started or written, as far as this machine can tell."""
     check(config)
+    require(config)
     if config.execution.address is None:  # else the data may lie elsewhere
         on_stage("reading data")
         Dataset.load(config, build_tree(config))
@@ -287,6 +297,16 @@ def _write_topology(config: Config, directory: RunDirectory) -> None:
 
     nodes = {node.id: entry(node.id) for node in tree}
     directory.write_topology(nodes, {name: point for name, point in points.items() if name not in nodes})
+
+
+def _logging(on_stage: OnStage) -> OnStage:
+    """Stages are in the log as well."""
+
+    def stage(text: str) -> None:
+        log.info(text)
+        on_stage(text)
+
+    return stage
 
 
 def _ignore(_: object) -> None:

@@ -67,3 +67,6 @@ class Output(Section):
     """The newest so many are kept."""
     publish_every: int = Field(default=1, ge=1)
     """Every how many rounds the modules are published as `modules/v<N>`; the last round always is."""
+    sinks: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Tools that each round's numbers are also written to, besides the run's directory: `pip install
+    'fogtune[tensorboard]'`, or `'fogtune[mlflow]'`. One that fails while the run goes on is left out."""

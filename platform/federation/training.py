@@ -91,7 +91,8 @@ def train_cohort(
     except Exception as error:  # a failed participant is a value in the reply
         if len(orders) == 1:
             return Outcome(reports=[failed(plan, orders[0], error)])
-        log.warning("round %d: %d devices together failed; each trains alone", plan.round, len(orders), exc_info=error)
+        text = "round %d: %d devices together failed; each trains alone"
+        log.warning(text, plan.round, len(orders), exc_info=error, extra={"round": plan.round})
         outcome = Outcome()
         for order in orders:
             outcome.take(train_cohort(bench, plan, [order], starts, states, versions))
@@ -104,7 +105,7 @@ def failed(plan: HostPlan, order: DeviceOrder, error: Exception) -> DeviceReport
     reason = " ".join(str(error).split())[:300]
     failure = error.reason if isinstance(error, UpdateRejected) else "exception"
     if not isinstance(error, FogTuneError):
-        log.error("round %d: device %s failed", plan.round, order.device, exc_info=error)
+        log.error("round %d: device %s failed", plan.round, order.device, exc_info=error, extra={"round": plan.round})
         reason = f"{type(error).__name__}: {reason}"
     return DeviceReport(order.device, reason, failure=failure)
 

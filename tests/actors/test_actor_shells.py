@@ -28,14 +28,14 @@ def update(value: float, weight: int = 1) -> Update:
 
 def test_they_read_like_the_federation(config: Config) -> None:
     assert repr(CoordinatorActor(config, "run-1")) == "coordinator (smoke)"
-    assert repr(AggregatorActor("fog/0", config, ("fog-0",), {})) == "fog/0 (3 children)"
-    assert repr(AggregatorActor("fog/0+1", config, ("fog-0", "fog-1"), {})) == "fog/0+1 (2 nodes, 5 children)"
-    assert repr(HostActor("devices/0/0", config, 2)) == "devices/0/0 (2 devices)"
-    assert repr(HostActor("device/watch-0", config, 1)) == "device/watch-0"
+    assert repr(AggregatorActor("fog/0", config, ("fog-0",), {}, "run-1")) == "fog/0 (3 children)"
+    assert repr(AggregatorActor("fog/0+1", config, ("fog-0", "fog-1"), {}, "run-1")) == "fog/0+1 (2 nodes, 5 children)"
+    assert repr(HostActor("devices/0/0", config, 2, "run-1")) == "devices/0/0 (2 devices)"
+    assert repr(HostActor("device/watch-0", config, 1, "run-1")) == "device/watch-0"
 
 
 def test_a_node_forgets_what_came_in_an_attempt_that_was_not_closed(config: Config) -> None:
-    actor: Any = AggregatorActor("fog/0", config, ("fog-0",), {})
+    actor: Any = AggregatorActor("fog/0", config, ("fog-0",), {}, "run-1")
     actor.add(1, {"fog-0": update(100.0)})
     actor.add(2, {"fog-0": update(1.0, 3)})
     actor.add_one(2, "fog-0", update(5.0, 1))
@@ -49,7 +49,7 @@ def test_a_node_forgets_what_came_in_an_attempt_that_was_not_closed(config: Conf
 
 
 def test_a_node_holds_what_it_made_until_it_goes_on_from_others(tiny: MakeConfig) -> None:
-    actor: Any = AggregatorActor("fog/0", tiny("federation.cadence.fog=2"), ("fog-0", "fog-1"), {})
+    actor: Any = AggregatorActor("fog/0", tiny("federation.cadence.fog=2"), ("fog-0", "fog-1"), {}, "run-1")
     above = {"head/topic": {"weight": torch.zeros(1)}}
     assert actor.made() == {}
     actor.add(1, {"fog-0": update(3.0)})
@@ -57,7 +57,7 @@ def test_a_node_holds_what_it_made_until_it_goes_on_from_others(tiny: MakeConfig
     actor.close(1, 1, (), {"cloud": [("fog-0", "cloud"), ("fog-1", "cloud")]}, layout, {"cloud": above})
     assert {node: list(versions) for node, versions in actor.made().items()} == {"fog-0": ["head/topic"]}
     assert actor.made()["fog-0"]["head/topic"]["weight"].tolist() == [3]
-    other: Any = AggregatorActor("fog/0", tiny(), ("fog-0", "fog-1"), {})
+    other: Any = AggregatorActor("fog/0", tiny(), ("fog-0", "fog-1"), {}, "run-1")
     other.restore(actor.states())
     assert other.made()["fog-0"]["head/topic"]["weight"].tolist() == [3]
     actor.adopt(1, {}, {"fog-0": ("head/topic",)}, {})

@@ -112,7 +112,7 @@ def test_every_command_has_help() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     serving = ("serve", "predict", "versions", "promote", "rollback", "key")
-    for command in ("run", "list", "show", "resume", "report", "compare", "config", "doctor", *serving):
+    for command in ("run", "list", "show", "resume", "report", "compare", "config", "doctor", "top", *serving):
         assert command in result.stdout
         assert invoke(command, "--help").exit_code == 0
     assert invoke().stdout == result.stdout
@@ -236,13 +236,12 @@ def test_configurations_are_shown_checked_and_described() -> None:
 
 def test_doctor_says_what_to_do_and_exits_1_on_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     from fogtune.pipelines import doctor
+    from fogtune.pipelines.checking import Check
 
-    fine = doctor.Check("python", "ok", "3.11")
-    monkeypatch.setattr(doctor, "checks", lambda: iter([fine]))
+    fine = Check("python", "ok", "3.11")
+    monkeypatch.setattr(doctor, "checks", lambda _: iter([fine]))
     assert invoke("doctor").exit_code == 0
-    monkeypatch.setattr(
-        doctor, "checks", lambda: iter([fine, doctor.Check("ray", "failure", "does not start", "look")])
-    )
+    monkeypatch.setattr(doctor, "checks", lambda _: iter([fine, Check("ray", "failure", "does not start", "look")]))
     result = invoke("doctor")
     assert result.exit_code == 1
     assert "does not start" in result.stdout

@@ -61,6 +61,7 @@ class TestRun:
             "checkpoints",
             "config.yaml",
             "ledger.parquet",
+            "log.jsonl",
             "modules",
             "report.html",
             "rounds.jsonl",
