@@ -122,7 +122,7 @@ class AggregatorActor:
             told[node], upward[node] = (tuple(step.upward.modules), step.changed), step.upward
         self._arrived = {}
         sent, made = (sum(len(modules[i]) for modules in told.values()) for i in (0, 1))
-        log.info("%d modules sent up, %d averaged", sent, made, extra={"round": round_number})
+        log.info("%d modules sent up, %d averaged", sent, made, extra={"round": asked.round})
         bundles = []
         for pairs in asked.slots.values():
             bundle: dict[str, Update] = {}

@@ -29,6 +29,7 @@ class RoundMetrics:
         self._round = gauge("round", "The last round that was finished")
         self._rounds = gauge("rounds", "Rounds that the run is going to have")
         self._participants = gauge("participants", "Devices that took part in the last round")
+        self._under_way = gauge("devices_under_way", "Devices whose updates come in a later round")
         self._metric = gauge("task_metric", "Held-out value of the global model", "task", "metric")
         self._loss = gauge("task_loss", "Mean training loss of the last round", "task")
         self._duration_s = gauge("round_duration_seconds", "Wall time of a round, of late")
@@ -39,6 +40,7 @@ class RoundMetrics:
         self._bytes = counter("link_bytes", "Bytes over links of a kind", "link")
         self._dropped = counter("updates_dropped", "Updates that did not come, or came too late")
         self._lost = counter("updates_lost", "Updates that were lost")
+        self._failures = counter("failures", "Updates that are missing, by the kind of failure", "failure")
         self._waiting: list[RoundRecord] = []
         self._told_s = 0.0
         # Numbers of a process that died stay for a while beside those of the next one: this tells them apart.
@@ -59,6 +61,7 @@ class RoundMetrics:
         self._round.set(record.round)
         self._rounds.set(record.rounds)
         self._participants.set(record.participants)
+        self._under_way.set(record.under_way)
         for task, loss in record.loss.items():
             self._loss.set(loss, {"task": task})
 
@@ -72,6 +75,8 @@ class RoundMetrics:
         ):
             if value:
                 counter.inc(value)
+        for failure, count in record.failures.items():
+            self._failures.inc(count, {"failure": failure})
         for link, count in record.bytes.items():
             if count:
                 self._bytes.inc(count, {"link": link})

@@ -80,7 +80,9 @@ def numbers(record: RoundRecord) -> dict[str, float]:
         "participants": record.participants,
         "dropped": record.dropped,
         "updates_lost": record.updates_lost,
+        "under_way": record.under_way,
     }
+    found |= {f"failures/{failure}": count for failure, count in record.failures.items()}
     found |= {f"bytes/{link}": count for link, count in record.bytes.items()}
     found |= {f"loss/{task}": value for task, value in record.loss.items()}
     found |= {f"{metric}/{task}": value for task, metrics in record.tasks.items() for metric, value in metrics.items()}
