@@ -21,6 +21,7 @@ from fogtune.platform.run.directory import RunDirectory
 
 _CLASS = "{processor: {kind: power, flops_per_s: %s, power_w: 5}}"
 FEDERATION = (
+    "execution.runner=local",
     "topology.tiers.0.count=4",
     "devices=[{name: reader, count: 16, modalities: [text], tasks: [topic]}, "
     "{name: slow, count: 4, modalities: [text], tasks: [topic], device_class: slow}]",

@@ -62,7 +62,7 @@ def test_a_new_run_has_all_files_of_the_contract(run: RunDirectory, tmp_path: Pa
     assert found["restarts"] == []
     assert set(found["timings"]) == {"started", "finished", "wall_s"}
     assert set(found["summary"]) == {
-        "rounds", "wall_s", "virtual_time_s", "energy_j", "updates_lost", "bytes", "tasks",
+        "rounds", "wall_s", "virtual_time_s", "energy_j", "updates_lost", "bytes", "tasks", "failures",
     }  # fmt: skip
     assert set(found["summary"]["bytes"]) == {"uplink", "downlink", "backhaul", "d2d"}
     assert (found["status"], found["seed"], found["error"]) == ("running", 7, None)

@@ -31,7 +31,7 @@ def test_a_line_has_the_keys_of_the_contract_and_reads_back() -> None:
     assert "\n" not in line
     assert set(json.loads(line)) == {
         "round", "rounds", "wall_s", "virtual_time_s", "energy_j", "bytes", "participants", "dropped", "updates_lost",
-        "loss", "tasks", "modules_moved", "decisions", "disagreement",
+        "loss", "tasks", "modules_moved", "decisions", "disagreement", "failures", "under_way",
     }  # fmt: skip
     assert json.loads(line)["energy_j"] is None
     assert RoundRecord.from_json(line) == FIRST
