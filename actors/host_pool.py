@@ -148,9 +148,10 @@ class HostPool:
     def _patience_s(self, calls: Iterable[Call]) -> float | None:
         """Until the first of some calls is overdue; null for ever."""
         timeout_s = self._config.execution.host_timeout_s
-        if timeout_s is None:
+        asked_s = [call.asked_s for call in calls if not call.overdue]
+        if timeout_s is None or not asked_s:
             return None
-        return max(0.0, min(call.asked_s for call in calls) + timeout_s - time.monotonic())
+        return max(0.0, min(asked_s) + timeout_s - time.monotonic())
 
     def _end_overdue(self, calls: Iterable[Call]) -> None:
         """End the hosts of calls that take too long: they are then dead like others."""

@@ -78,7 +78,12 @@ class RoundCosts:
         if self.network is None:
             return [], {}
         costs = self.network.costs(round_number, script, ready_s)
-        ends = {node: max(costs[i].end_s for i in indices) for node, indices in script.reached.items() if indices}
+        # What was under way may have come before its node was ready.
+        ends = {
+            node: max(ready_s.get(node, 0.0), *(costs[i].end_s for i in indices))
+            for node, indices in script.reached.items()
+            if indices
+        }
         return costs, ends
 
     def alone_s(self, device: str, round_number: int, trained: Mapping[str, int]) -> float:

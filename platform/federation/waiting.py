@@ -90,7 +90,7 @@ def late_children(
             late[child] = Late(closes_s, f"it would come at {at_s:.4g} s, {goes_on}")
         modules, seconds = sends(node, frozenset().union(*(coming[child].modules for child in in_time)))
         if modules:
-            coming[node] = Arrival(max(closes_s, begins_s) + seconds, modules)
+            coming[node] = Arrival(closes_s + seconds, modules)
     for node in reversed(tree.aggregators):  # who is cut off stops, and so do those below
         if node in late and not isinstance(_above(config, tree, node), Asynchronous):
             for at_s, child in _came(tree, node, coming):
@@ -105,13 +105,13 @@ def _came(tree: Tree, node: str, coming: Mapping[str, Arrival]) -> list[tuple[fl
 
 
 def _closes_s(synchrony: Synchrony | None, came: Sequence[tuple[float, str]], begins_s: float) -> float:
-    """When a node has waited long enough."""
-    if not isinstance(synchrony, SemiSynchronous | Asynchronous):
-        return came[-1][0]
-    closes_s = came[math.ceil(synchrony.share * len(came)) - 1][0]
+    """When a node has waited long enough: not before it begins, for what has come by then is there."""
+    closes_s = came[-1][0]
+    if isinstance(synchrony, SemiSynchronous | Asynchronous):
+        closes_s = came[math.ceil(synchrony.share * len(came)) - 1][0]
     if isinstance(synchrony, SemiSynchronous) and synchrony.deadline_s is not None:
         closes_s = min(closes_s, max(begins_s + synchrony.deadline_s, came[0][0]))
-    return closes_s
+    return max(closes_s, begins_s)
 
 
 def without_late(config: Config, tree: Tree, plan: RoundPlan, late: Mapping[str, Late]) -> RoundPlan:

@@ -128,6 +128,7 @@ def test_mlflow_has_every_round_once_after_resuming(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
     def on_event(record: RoundRecord) -> None:

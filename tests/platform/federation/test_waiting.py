@@ -72,6 +72,11 @@ def test_a_deadline_counts_from_where_the_node_begins(tiny: MakeConfig) -> None:
     assert until(late(config, ready_s={"fog-0": 6.0, "fog-1": 1.0})) == {"c-0": 8.5, "e-0": 3.5}
 
 
+def test_what_has_come_before_a_node_begins_is_there(tiny: MakeConfig) -> None:
+    config = tiny(*TREE, "federation.synchrony={fog: {kind: asynchronous, share: 0.1}}")
+    assert until(late(config, ready_s={"fog-0": 2.0, "fog-1": 0.5})) == {"c-0": 2.0, "e-0": 3.0}
+
+
 def test_a_node_that_sends_nothing_is_not_waited_for(tiny: MakeConfig) -> None:
     config = tiny(*TREE, "federation.synchrony={cloud: {kind: asynchronous, share: 0.5}}")
     arrivals = {device: Arrival(at_s, HEAD) for device, at_s in COME.items()}
