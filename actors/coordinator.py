@@ -13,9 +13,9 @@ Where nothing stands against it, hosts are asked to train for the next round as 
 they were asked to evaluate: they go on while the coordinator evaluates, reports and writes down the round before.
 
 What devices remember lies in Ray's object store, as the hosts have left it, and spills to disk from there: a host keeps
-nothing. One that dies is started again and asked again. If it dies too often in a round, its devices' updates are lost,
-which the quorum judges, and they are as they were after the last round. If any other actor dies, the round fails, and
-the run starts all of them again from its newest checkpoint.
+nothing. One that dies is started again and asked again. If it dies too often in a round, or its machine is gone, its
+devices' updates are lost, which the quorum judges, and they are as they were after the last round. If any other actor
+dies, the round fails, and the run starts all of them again from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class CoordinatorActor:
         calls: list[Call] = []
         addresses: dict[str, tuple[str, ...]] = {}
         asked: dict[str, list[str]] = {}
-        for host, numbers in self._assignment.assign(devices, list(self._hosts.devices)).items():
+        for host, numbers in self._assignment.assign(devices, self._hosts.machine).items():
             orders = [order for number in numbers for order in groups[number]]
             parents = {order.device: tree[order.device].parent or "" for order in orders}
             layout, parts = self._nodes.parts_of(dict.fromkeys(parents.values()))
@@ -287,10 +287,10 @@ class CoordinatorActor:
         return Disagreement.total(told)
 
     def _evaluate(self) -> list[Call]:
-        """Ask all hosts to evaluate on the held-out data."""
+        """Ask all hosts that see the held-out data to evaluate on them."""
         tree = self._coordinator.tree
         calls = []
-        ownership, hosts = self._coordinator.ownership, self._hosts.devices
+        ownership, hosts = self._coordinator.ownership, self._hosts.evaluating
         for host, jobs in evaluation_jobs(self._config, tree, ownership, self._setup, hosts, self._number).items():
             variants = dict.fromkeys(job.variant for job in jobs)
             nodes = dict.fromkeys((tree[v].parent or "") if tree.is_device(v) else v for v in variants)

@@ -149,6 +149,38 @@ def images() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def own_folders(tiny: Callable[..., Config]) -> Callable[..., Config]:
+    """Makes folders below a path, with eight texts of each of four readers, which name it, and as many held out; and
+    `tiny` on them. The readers are of two machines, site-a (reader-0, reader-2) and site-b."""
+
+    def make(root: Path, *overrides: str) -> Config:
+        for name in ("reader-0", "reader-1", "reader-2", "reader-3", "held-out"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            texts = [f"{('match', 'shares')[i % 2]} number {i} as told by {name.upper()}" for i in range(8)]
+            rows = [{"text": text, "topic": ("sport", "money")[i % 2]} for i, text in enumerate(texts)]
+            (root / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        source = {
+            "kind": "folder",
+            "path": f"{root}/{{device}}",
+            "columns": {"text": "text"},
+            "labels": {"topic": "topic"},
+            "held_out": {"path": f"{root}/held-out"},
+        }
+        return tiny(
+            "topology.tiers.0.count=1",
+            'devices=[{"name": "reader", "count": 4, "modalities": ["text"], "tasks": ["topic"]}]',
+            f"sources={json.dumps({'news': source})}",
+            'tasks={"topic": {"source": "news", "inputs": ["text"], "label": "topic"}}',
+            "model.encoders={}",
+            "execution.placement=labels",
+            "execution.machines={site-a: [reader-0, reader-2], site-b: [reader-1, reader-3]}",
+            *overrides,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def draw() -> Callable[..., Cell]:
     """Draws a cell around `ap`. `a>b 3`: a bit from a to b costs 3; `a=b 3`: and as much from b to a."""
     import networkx as nx  # type: ignore[import-untyped]

@@ -21,6 +21,7 @@ from .check_federation import (
     warmup_ends,
     what_goes_down_is_quantised,
 )
+from .check_machines import labels_have_machines, machines_are_of_nodes
 from .check_model import (
     encoders_have_owners,
     experts_suffice,
@@ -47,6 +48,7 @@ from .check_population import (
 from .check_sources import (
     held_out_groups_exist,
     natural_groups_exist,
+    own_folders_are_whole,
     partition_labels_exist,
     task_inputs_exist,
     task_labels_exist,
@@ -65,6 +67,7 @@ _OF_CONFIG = (
     task_inputs_exist,
     task_labels_exist,
     partition_labels_exist,
+    own_folders_are_whole,
     natural_groups_exist,
     held_out_groups_exist,
     tasks_suit_groups,
@@ -89,8 +92,9 @@ _OF_CONFIG = (
     compressed_meet_every_round,
     gossip_has_modules,
     sharing_has_ways,
+    labels_have_machines,
 )
-_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built)
+_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built, machines_are_of_nodes)
 
 
 def check(config: Config) -> None:
