@@ -150,30 +150,32 @@ def images() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def own_folders(tiny: Callable[..., Config]) -> Callable[..., Config]:
-    """Makes folders below a path, with eight texts of each of four readers, which name it, and as many held out; and
-    `tiny` on them. The readers are of two machines, site-a (reader-0, reader-2) and site-b."""
+    """Makes folders below a path, with eight series of each of four watches, and as many held out; and `tiny` on them,
+    without a backbone. The watches are of two machines, site-a (watch-0, watch-2) and site-b."""
 
     def make(root: Path, *overrides: str) -> Config:
-        for name in ("reader-0", "reader-1", "reader-2", "reader-3", "held-out"):
+        generator = np.random.default_rng(0)
+        for name in ("watch-0", "watch-1", "watch-2", "watch-3", "held-out"):
             (root / name).mkdir(parents=True, exist_ok=True)
-            texts = [f"{('match', 'shares')[i % 2]} number {i} as told by {name.upper()}" for i in range(8)]
-            rows = [{"text": text, "topic": ("sport", "money")[i % 2]} for i, text in enumerate(texts)]
+            rows = [{"log": f"{i}.npy", "what": ("walk", "sit")[i % 2]} for i in range(8)]
+            for i, row in enumerate(rows):
+                np.save(root / name / row["log"], generator.normal(i % 2, size=(16, 3)).astype(np.float32))
             (root / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         source = {
             "kind": "folder",
             "path": f"{root}/{{device}}",
-            "columns": {"text": "text"},
-            "labels": {"topic": "topic"},
+            "columns": {"imu": "log"},
+            "labels": {"what": "what"},
             "held_out": {"path": f"{root}/held-out"},
         }
         return tiny(
             "topology.tiers.0.count=1",
-            'devices=[{"name": "reader", "count": 4, "modalities": ["text"], "tasks": ["topic"]}]',
-            f"sources={json.dumps({'news': source})}",
-            'tasks={"topic": {"source": "news", "inputs": ["text"], "label": "topic"}}',
-            "model.encoders={}",
+            'devices=[{"name": "watch", "count": 4, "modalities": ["imu"], "tasks": ["what"]}]',
+            f"sources={json.dumps({'walks': source})}",
+            'tasks={"what": {"source": "walks", "inputs": ["imu"], "label": "what"}}',
+            "model={backbone: null, width: 8, adapter: null, encoders: {imu: {kind: features, channels: 3}}}",
             "execution.placement=labels",
-            "execution.machines={site-a: [reader-0, reader-2], site-b: [reader-1, reader-3]}",
+            "execution.machines={site-a: [watch-0, watch-2], site-b: [watch-1, watch-3]}",
             *overrides,
         )
 

@@ -49,29 +49,29 @@ def test_a_machine_reads_the_folders_of_its_devices_and_the_clouds_what_is_held_
     config = own_folders(tmp_path)
     tree = build_tree(config)
     whole = Dataset.load(config, tree)
-    for name in ("reader-1", "reader-3", "held-out"):
+    for name in ("watch-1", "watch-3", "held-out"):
         (tmp_path / name).rename(tmp_path / f"elsewhere-{name}")
     here = Dataset.load(config, tree, "site-a", whole.labels)
-    assert list(here.splits["news"].devices) == ["reader-0", "reader-2"]
-    assert len(here.splits["news"].held_out) == 0
-    for device, shard in here.splits["news"].devices.items():
-        theirs = whole.splits["news"].devices[device]
+    assert list(here.splits["walks"].devices) == ["watch-0", "watch-2"]
+    assert len(here.splits["walks"].held_out) == 0
+    for device, shard in here.splits["walks"].devices.items():
+        theirs = whole.splits["walks"].devices[device]
         for ours, same in ((shard.train, theirs.train), (shard.test, theirs.test)):
-            texts = [here.tables["news"].modalities["text"][row] for row in ours]
-            assert texts == [whole.tables["news"].modalities["text"][row] for row in same]
-            assert all(device.upper() in str(text) for text in texts)
+            columns = [dataset.tables["walks"].modalities["imu"] for dataset in (here, whole)]
+            assert len(ours) == len(same)
+            assert all(np.array_equal(columns[0][i], columns[1][j]) for i, j in zip(ours, same, strict=True))
     assert Dataset.load(config, tree, "fog-0", whole.labels).tables == {}
     (tmp_path / "elsewhere-held-out").rename(tmp_path / "held-out")
-    assert Dataset.load(config, tree, "cloud").labels == {"topic": ("money", "sport")}
+    assert Dataset.load(config, tree, "cloud").labels == {"what": ("sit", "walk")}
 
 
 @pytest.mark.parametrize(
     ("rows", "line"),
     [
-        ([{"text": "a", "topic": "sport"}], "sources.news.partition: reader-1 has 1 sample in its folder"),
+        ([{"log": "0.npy", "what": "sit"}], "sources.walks.partition: watch-1 has 1 sample in its folder"),
         (
-            [{"text": "a", "topic": "sport"}, {"text": "b", "topic": "war"}],
-            r"tasks.topic.label: row \d of column 'topic' is 'war'; allowed: money, sport \(of reader-1\)",
+            [{"log": "0.npy", "what": "sit"}, {"log": "1.npy", "what": "swim"}],
+            r"tasks.what.label: row \d of column 'what' is 'swim'; allowed: sit, walk \(of watch-1\)",
         ),
     ],
 )
@@ -79,6 +79,6 @@ def test_a_folder_that_cannot_be_used_is_named(
     own_folders: Callable[..., Config], tmp_path: Path, rows: list[dict[str, str]], line: str
 ) -> None:
     config = own_folders(tmp_path)
-    write(tmp_path / "reader-1", *rows)
+    write(tmp_path / "watch-1", *rows)
     with pytest.raises(InputError, match=line):
         Dataset.load(config, build_tree(config))
