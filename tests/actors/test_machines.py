@@ -238,12 +238,12 @@ def killed(machines: Iterable[Machine]) -> Iterator[None]:
 
 @pytest.fixture
 def config(machines: dict[str, Machine], own_folders: Callable[..., Config]) -> Callable[..., Path]:
-    """Writes a configuration on the machines' folders, whose rounds take about a second."""
+    """Writes a configuration on the machines' folders, whose rounds take a while."""
     root = machines["cloud"].root
 
     def write(*overrides: str) -> Path:
         heads = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'  # else the fog node would have no actor
-        made = own_folders(root / "data", heads, f"output.directory={root / 'runs'}", "local.epochs=200", *overrides)
+        made = own_folders(root / "data", heads, f"output.directory={root / 'runs'}", "local.epochs=60", *overrides)
         (root / "config.yaml").write_text(json.dumps(made.model_dump(mode="json")))
         return root / "config.yaml"
 
@@ -317,11 +317,12 @@ def test_actors_run_on_their_machines_and_samples_stay_there(
     machines: dict[str, Machine], config: Callable[..., Path], left: Callable[[RunDirectory], Any]
 ) -> None:
     head = machines["cloud"]
-    path = config("name=whole", "rounds=12")
+    path = config("name=whole", "rounds=6")
     control = np.random.default_rng(1).bytes(48)
     address = f"{head.address}:{PORT}"
     with running(head, "run", path) as run:
         until(lambda: run.poll() is not None or rounds(head, "whole"))
+        run.send_signal(signal.SIGSTOP)  # it asks for no more rounds
         look = head.start(
             sys.executable, "-c", WHO_IS_WHERE, address, control.hex(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -338,6 +339,7 @@ def test_actors_run_on_their_machines_and_samples_stay_there(
             if head.apart:
                 assert holders(machines.values(), samples(head.root, "watch-0")) == {"site-a"}
             look.communicate("")
+        run.send_signal(signal.SIGCONT)
         if head.apart:
             machines["site-b"].link("down")
             time.sleep(2)
