@@ -1,4 +1,7 @@
-"""Assignment: which host trains which of a round's cohorts. Has no influence on results, only on speed."""
+"""Assignment: which host trains which of a round's cohorts. Has no influence on results, only on speed.
+
+A cohort stays on the machine of its devices, where nodes are placed on machines.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,27 @@ class Assignment:
             parts = [told[group] for told in spent if group in told]
             self._seconds[group] = sum(seconds for seconds, _ in parts) / sum(devices for _, devices in parts)
 
-    def assign(self, cohorts: Sequence[Sequence[str]], hosts: Sequence[str]) -> dict[str, list[int]]:
+    def assign(self, cohorts: Sequence[Sequence[str]], machines: Mapping[str, str | None]) -> dict[str, list[int]]:
         """Host -> numbers of its cohorts, ascending; without hosts that have none.
 
         Args:
-            cohorts: the devices of each.
-            hosts: names of all hosts.
+            cohorts: the devices of each, all of one machine.
+            machines: host -> its machine, of all hosts.
         """
+        hosts: dict[str | None, list[str]] = {}
+        numbers: dict[str | None, list[int]] = {}
+        for host, machine in machines.items():
+            hosts.setdefault(machine, []).append(host)
+        for number, cohort in enumerate(cohorts):
+            numbers.setdefault(machines[self._home[cohort[0]]], []).append(number)
+        found: dict[str, list[int]] = {}
+        for machine, some in numbers.items():
+            dealt = self._assign([cohorts[number] for number in some], hosts[machine])
+            found |= {host: [some[i] for i in mine] for host, mine in dealt.items()}
+        return found
+
+    def _assign(self, cohorts: Sequence[Sequence[str]], hosts: Sequence[str]) -> dict[str, list[int]]:
+        """The same, of one machine."""
         costs = [sum(self._seconds.get(self._group[device], 1.0) for device in cohort) for cohort in cohorts]
         fair = sum(costs) / len(hosts)
         load = dict.fromkeys(hosts, 0.0)

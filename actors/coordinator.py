@@ -13,9 +13,9 @@ Where nothing stands against it, hosts are asked to train for the next round as 
 they were asked to evaluate: they go on while the coordinator evaluates, reports and writes down the round before.
 
 What devices remember lies in Ray's object store, as the hosts have left it, and spills to disk from there: a host keeps
-nothing. One that dies is started again and asked again. If it dies too often in a round, its devices' updates are lost,
-which the quorum judges, and they are as they were after the last round. If any other actor dies, the round fails, and
-the run starts all of them again from its newest checkpoint.
+nothing. One that dies is started again and asked again. If it dies too often in a round, or its machine is gone, its
+devices' updates are lost, which the quorum judges, and they are as they were after the last round. If any other actor
+dies, the round fails, and the run starts all of them again from its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -135,8 +135,7 @@ class CoordinatorActor:
         self._get(receipts)
         self._hosts.revive(number)
         self._remember(reports, states)
-        for call, _ in self._hosts.all_answers(begun.beginning, self._number):
-            self._states |= dict.fromkeys((order.device for order in call.arguments[0]), call.refs[1])
+        plan = self._have_begun(plan, begun.beginning)
         found = coordinator.cooperation(plan, reports)
         disagreement = self._cooperate(found)
         step, changed, upward = self._nodes.close(plan, reports)
@@ -154,6 +153,17 @@ class CoordinatorActor:
         self._metrics.tell(record)
         log.info("took %.2f s, %d took part", wall_s, record.participants, extra={"round": number})
         return RoundResult(record, booked.rows, lost)
+
+    def _have_begun(self, plan: RoundPlan, calls: list[Call]) -> RoundPlan:
+        """The plan, but for those whose host has died before they could begin: they do so another time."""
+        lost: set[str] = set()
+        for call, answer in self._hosts.answers(calls, self._number):
+            devices = [order.device for order in call.arguments[0]]
+            if isinstance(answer, ActorDied):
+                lost.update(devices)
+            else:
+                self._states |= dict.fromkeys(devices, call.refs[1])
+        return replace(plan, beginning=tuple(order for order in plan.beginning if order.device not in lost))
 
     def _begin_next(self, number: int) -> None:
         """Have hosts train for the next round while this one is evaluated, told of, and written down.
@@ -223,7 +233,7 @@ class CoordinatorActor:
         calls: list[Call] = []
         addresses: dict[str, tuple[str, ...]] = {}
         asked: dict[str, list[str]] = {}
-        for host, numbers in self._assignment.assign(devices, list(self._hosts.devices)).items():
+        for host, numbers in self._assignment.assign(devices, self._hosts.machine).items():
             orders = [order for number in numbers for order in groups[number]]
             parents = {order.device: tree[order.device].parent or "" for order in orders}
             layout, parts = self._nodes.parts_of(dict.fromkeys(parents.values()))
@@ -310,10 +320,10 @@ class CoordinatorActor:
         return Disagreement.total(told)
 
     def _evaluate(self) -> list[Call]:
-        """Ask all hosts to evaluate on the held-out data."""
+        """Ask all hosts that see the held-out data to evaluate on them."""
         tree = self._coordinator.tree
         calls = []
-        ownership, hosts = self._coordinator.ownership, self._hosts.devices
+        ownership, hosts = self._coordinator.ownership, self._hosts.evaluating
         for host, jobs in evaluation_jobs(self._config, tree, ownership, self._setup, hosts, self._number).items():
             variants = dict.fromkeys(job.variant for job in jobs)
             nodes = dict.fromkeys((tree[v].parent or "") if tree.is_device(v) else v for v in variants)

@@ -2,12 +2,14 @@
 
 A host that dies is started again and asked once more, as often as `execution.host_retries` says, at least once where
 the run cannot do without the answer; it computes the same bits. After that its call fails, and it comes back with
-`revive`.
+`revive`. One whose machine is gone, too, is left to Ray, which starts it when a machine with that label joins: until it
+has loaded, what it is asked fails at once, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +19,12 @@ import ray
 
 from fogtune.platform.config import Config
 from fogtune.platform.federation.messages import Setup
-from fogtune.platform.topology import Tree
+from fogtune.platform.topology import CLOUD, Tree
 
 from .answers import ActorDied, TimedOut, get
 from .hosts import Host
-from .packing import pack
+from .machines import on, processors
+from .packing import Packed, pack
 
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 """How a host's process handles memory: in large pages, and what is freed is kept for the next batch, whose activations
@@ -37,7 +40,7 @@ class Call:
     arguments: tuple[Any, ...]
     returns: int
     refs: list[Any]
-    """To what it returns; it is done when the first is there."""
+    """To what it returns; it is done when the first is there. None if the host is away."""
     life: int
     """How often the host had died when it was asked."""
     asked_s: float = 0.0
@@ -60,22 +63,32 @@ class HostPool:
         """
         self._config = config
         self._namespace = namespace
-        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
-        per_actor = config.execution.devices_per_actor
-        packed = pack(tree, processors if per_actor == "auto" else -(-len(tree.devices) // per_actor))
-        self.devices = {host.name: host.devices for host in packed}
-        """Host -> the devices that it is the home of."""
+        there = processors()
+        packed = [*_with_devices(config, tree, there), *_evaluators(config, tree, there)]
+        self._devices = {host.name: host.devices for host in packed}
+        self.machine = {host.name: host.machine for host in packed}
+        """Host -> the machine that it runs on; None: wherever there is room."""
         self.home = {device: host.name for host in packed for device in host.devices}
         """Device -> its host."""
-        share = min(1.0, int(1e4 * processors / len(packed)) / 1e4)  # Ray counts in ten-thousandths
-        self._actors = {name: self._start(name, share) for name in self.devices}
-        self._lives = dict.fromkeys(self.devices, 0)
+        alone = {host.name: host.devices for host in packed if not host.devices}
+        self.evaluating = alone or self._devices
+        """Hosts that see the held-out data -> the devices that they are the home of."""
+        hosts = Counter(self.machine.values())
+        share = {m: min(1.0, int(1e4 * there.get(m, 0) / hosts[m]) / 1e4) for m in hosts}  # Ray's are ten-thousandths
+        self._actors = {name: self._start(name, share[machine]) for name, machine in self.machine.items()}
+        self._lives = dict.fromkeys(self._actors, 0)
         self._dead: set[str] = set()
+        self._loading: dict[str, Any] = {}
+        """Hosts that were started again -> reference to the end of loading."""
+        self._labels: Mapping[str, tuple[str, ...]] = {}
 
     def load(self) -> Setup:
-        """Wait until all have loaded model and data. Raises InputError, RunFailed."""
-        get([actor.load.remote() for actor in self._actors.values()], 0)
-        setup: Setup = get(next(iter(self._actors.values())).setup.remote(), 0)
+        """Wait until all have loaded model and data, first those that see all labels. Raises InputError, RunFailed."""
+        get([self._actors[name].load.remote() for name in self.evaluating], 0)
+        setup: Setup = get(self._actors[next(iter(self.evaluating))].setup.remote(), 0)
+        self._labels = setup.labels
+        others = self._actors.keys() - self.evaluating.keys()
+        get([self._actors[name].load.remote(self._labels) for name in others], 0)
         return setup
 
     def ask(self, host: str, method: str, *arguments: Any, returns: int = 1) -> Call:
@@ -92,14 +105,19 @@ class HostPool:
         Args:
             calls: what was asked.
             round_number: the round.
-            retries: how often a host that has died is asked again; as configured by default.
+            retries: how often a host that has died is asked again, if its machine is up; as configured by default.
 
         Raises:
             FogTuneError: the one that a host raised.
             RunFailed: what a host was to be given never came.
         """
         retries = self._config.execution.host_retries if retries is None else retries
-        waiting = {call.refs[0]: call for call in calls}
+        waiting = {}
+        for call in calls:
+            if call.refs:
+                waiting[call.refs[0]] = call
+            else:
+                yield call, ActorDied(round_number, f"{call.host} waits for machine {self.machine[call.host]}")
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=self._patience_s(waiting.values()))
             if not ready:
@@ -118,7 +136,10 @@ class HostPool:
                 self.revive(round_number)
                 call.attempts, call.overdue = call.attempts + 1, False
                 self._send(call)
-                waiting[call.refs[0]] = call
+                if call.refs:
+                    waiting[call.refs[0]] = call
+                else:
+                    yield call, error
                 continue
             yield call, answer
 
@@ -133,9 +154,9 @@ class HostPool:
         return found
 
     def revive(self, round_number: int) -> None:
-        """Start dead hosts again."""
-        dead, self._dead = sorted(self._dead), set()
-        for name in dead:
+        """Start dead hosts again, and wait until those have loaded whose machines are up."""
+        awaited, self._dead = self._dead, set()
+        for name in sorted(awaited):
             ray.kill(self._actors[name])  # it may only have been out of reach
             with suppress(ValueError):  # until Ray has forgotten the name
                 while ray.get_actor(name, self._namespace):
@@ -143,7 +164,25 @@ class HostPool:
             # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
             self._actors[name] = self._start(name, 0)
             self._lives[name] += 1
-        get([self._actors[name].load.remote() for name in dead], round_number)
+            self._loading[name] = self._actors[name].load.remote(self._labels)
+        while self._loading:
+            up = processors()  # asked again each second, as a host may have died before Ray knows of its machine
+            awaited = {name for name in awaited if name in self._loading and self.machine[name] in up}
+            many, timeout_s = (1, 1.0) if awaited else (len(self._loading), 0.0)
+            ready, _ = ray.wait(list(self._loading.values()), num_returns=many, timeout=timeout_s)
+            for name in [name for name, ref in self._loading.items() if ref in ready]:
+                self._loaded(name, round_number)
+            if not awaited:
+                return
+
+    def _loaded(self, name: str, round_number: int) -> None:
+        """A host is up; or has died as it loaded, and is tried again if that may be its machine's fault."""
+        try:
+            get(self._loading.pop(name), round_number, name)
+        except ActorDied:
+            if self.machine[name] is None:
+                raise
+            self._dead.add(name)
 
     def _patience_s(self, calls: Iterable[Call]) -> float | None:
         """Until the first of some calls is overdue; null for ever."""
@@ -168,14 +207,37 @@ class HostPool:
 
     def _start(self, name: str, num_cpus: float) -> Any:
         environment = {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}
-        options = Host.options(name=name, namespace=self._namespace, num_cpus=num_cpus, runtime_env=environment)
-        return options.remote(name, self._config, len(self.devices[name]), self._namespace)
+        machine, devices = self.machine[name], len(self._devices[name])
+        options = Host.options(
+            name=name, namespace=self._namespace, num_cpus=num_cpus, runtime_env=environment, **on(machine)
+        )
+        return options.remote(name, self._config, devices, self._namespace, machine)
 
     def _send(self, call: Call) -> None:
+        if call.host in self._loading:
+            call.refs = []
+            return
         method = getattr(self._actors[call.host], call.method).options(num_returns=call.returns)
         refs = method.remote(*call.arguments)
         call.refs = [refs] if call.returns == 1 else refs
         call.life, call.asked_s = self._lives[call.host], time.monotonic()
+
+
+def _with_devices(config: Config, tree: Tree, there: Mapping[str | None, int]) -> Iterator[Packed]:
+    """The hosts of all devices."""
+    per_actor = config.execution.devices_per_actor
+    for machine, devices in Counter(tree[device].machine for device in tree.devices).items():
+        hosts = max(1, there.get(machine, 1)) if per_actor == "auto" else -(-devices // per_actor)
+        yield from pack(tree, hosts, machine)
+
+
+def _evaluators(config: Config, tree: Tree, there: Mapping[str | None, int]) -> Iterator[Packed]:
+    """Hosts without devices, where only the cloud's machine need have the held-out data."""
+    machine = tree[CLOUD].machine
+    if machine is not None:
+        auto = config.execution.devices_per_actor == "auto"
+        for k in range(max(1, there.get(machine, 1)) if auto else 1):
+            yield Packed(f"evaluator/{k}", (), machine)
 
 
 def devices_of(homes: Mapping[str, str], devices: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -49,8 +49,17 @@ class Training:
 class HostActor:
     """Trains and evaluates its devices when told; in Ray's dashboard it reads as its name and what it hosts."""
 
-    def __init__(self, name: str, config: Config, devices: int, run: str) -> None:
-        """Args: its name, the run's configuration, how many devices it is the home of, and the run's id."""
+    def __init__(self, name: str, config: Config, devices: int, run: str, machine: str | None = None) -> None:
+        """Start; `load` makes it ready.
+
+        Args:
+            name: its own.
+            config: the run's configuration.
+            devices: of how many it is the home.
+            run: the run's id.
+            machine: its machine, where nodes are placed on machines.
+        """
+        self._machine = machine
         self._name = name
         self._config = config
         self._devices = devices
@@ -62,11 +71,18 @@ class HostActor:
         return self._name if self._devices == 1 else f"{self._name} ({self._devices} devices)"
 
     @ray.method
-    def load(self) -> None:
-        """Load model and data. Raises InputError where they cannot be used as configured."""
+    def load(self, labels: Mapping[str, tuple[str, ...]] | None = None) -> None:
+        """Load model and data; of devices' own folders those that lie on its machine.
+
+        Args:
+            labels: task -> label names, for who does not see all that there are.
+
+        Raises:
+            InputError: they cannot be used as configured.
+        """
         # One thread a host: hosts are as many as processors, and float sums may depend on the number of threads.
         torch.set_num_threads(1)
-        self._host = DeviceHost(self._config)
+        self._host = DeviceHost(self._config, self._machine, labels)
         gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
 
     @ray.method

@@ -21,7 +21,8 @@ class PackedNodes:
 
 
 def pack_nodes(tree: Tree, per_actor: int | Literal["auto"], processors: int) -> tuple[PackedNodes, ...]:
-    """The nodes between cloud and devices, those of a tier in actors of equal size, children of one parent together.
+    """The nodes between cloud and devices, those of a tier and machine in actors of equal size, children of one parent
+    together.
 
     Args:
         tree: of the configuration.
@@ -34,10 +35,14 @@ def pack_nodes(tree: Tree, per_actor: int | Literal["auto"], processors: int) ->
         per_actor = 1 if count <= 2 * processors else -(-count // processors)
     packed = []
     for above in tree.tiers[-3::-1]:
-        nodes = [child for parent in tree.of_tier[above] for child in tree.children[parent]]
-        actors = -(-len(nodes) // per_actor)
-        bounds = [len(nodes) * i // actors for i in range(actors + 1)]
-        packed += [PackedNodes(_name(tree, nodes[a:b]), tuple(nodes[a:b])) for a, b in pairwise(bounds)]
+        of_machine: dict[str | None, list[str]] = {}
+        for parent in tree.of_tier[above]:
+            for child in tree.children[parent]:
+                of_machine.setdefault(tree[child].machine, []).append(child)
+        for nodes in of_machine.values():
+            actors = -(-len(nodes) // per_actor)
+            bounds = [len(nodes) * i // actors for i in range(actors + 1)]
+            packed += [PackedNodes(_name(tree, nodes[a:b]), tuple(nodes[a:b])) for a, b in pairwise(bounds)]
     return tuple(packed)
 
 

@@ -23,6 +23,7 @@ from fogtune.platform.topology import CLOUD, Tree
 
 from .aggregators import Aggregator, Closing
 from .answers import get
+from .machines import on
 from .makers import START, Makers, Modules, laid_out
 from .node_packing import pack_nodes
 from .parts import Layout
@@ -293,7 +294,8 @@ class Nodes:
         if name not in self._actors:
             nodes = self._nodes_of[name]
             held = {module: self._initial[module] for node in nodes for module in self._makers.held(node)}
-            options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0)
+            where = on(self._tree[nodes[0]].machine)
+            options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0, **where)
             self._actors[name] = options.remote(name, self._config, nodes, held, self._namespace)
         return self._actors[name]
 

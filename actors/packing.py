@@ -16,20 +16,24 @@ class Packed:
     """A host process to be."""
 
     name: str
-    """`device/<id>` for a single device, else `devices/<fog>/<k>`, with the fog nodes that it serves."""
+    """`device/<id>` for a single device, else `devices/<fog>/<k>`, with the fog nodes that it serves, or with its
+    machine; `evaluator/<k>` for one that evaluates."""
     devices: tuple[str, ...]
+    machine: str | None = None
+    """On which it runs; None: wherever there is room."""
 
 
-def pack(tree: Tree, hosts: int) -> tuple[Packed, ...]:
-    """Deal the devices to at most `hosts` hosts of equal size, those of one fog node together as far as that goes.
+def pack(tree: Tree, hosts: int, machine: str | None = None) -> tuple[Packed, ...]:
+    """Deal devices to at most `hosts` hosts of equal size, those of one fog node together as far as that goes.
 
-    Within a fog node devices are dealt in turn, so that hosts which share it get the same mix of device groups.
+    Within a fog node devices are dealt in turn, so that hosts which share it get the same mix of device groups. With a
+    machine only its devices are dealt, and hosts of several are called by it: `devices/<machine>/<k>`.
     """
     parents = [node for node in tree.aggregators[::-1] if any(tree.is_device(c) for c in tree.children[node])]
     stride = max(1, math.ceil(hosts / len(parents)))
     ordered = []
     for parent in parents:
-        children = [child for child in tree.children[parent] if tree.is_device(child)]
+        children = [c for c in tree.children[parent] if tree.is_device(c) and machine in (None, tree[c].machine)]
         ordered += [child for start in range(stride) for child in children[start::stride]]
     count = min(hosts, len(ordered))
     bounds = [len(ordered) * i // count for i in range(count + 1)]
@@ -38,10 +42,10 @@ def pack(tree: Tree, hosts: int) -> tuple[Packed, ...]:
     packed = []
     for devices in chunks:
         if len(devices) == 1:
-            packed.append(Packed(f"device/{devices[0]}", devices))
+            packed.append(Packed(f"device/{devices[0]}", devices, machine))
             continue
-        label = _label(tree, devices)
-        packed.append(Packed(f"devices/{label}/{seen[label]}", devices))
+        label = machine or _label(tree, devices)
+        packed.append(Packed(f"devices/{label}/{seen[label]}", devices, machine))
         seen[label] += 1
     return tuple(packed)
 

@@ -14,10 +14,13 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.federation.local_runner import RoundResult
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.federation.snapshot import Snapshot
+from fogtune.platform.topology import CLOUD
+from fogtune.platform.topology_build import build_tree
 
 from .answers import get
 from .coordinator import CoordinatorRemote
 from .joining import join
+from .machines import on, require
 from .wire import share_tensors
 
 LAST_BREATH_S = 30.0
@@ -33,8 +36,8 @@ class RayRunner:
         If it is not connected yet, it joins `execution.address`, or starts Ray on this machine.
 
         Raises:
-            InputError: the cluster cannot be joined, somebody else runs the same there, or data or weights cannot be
-                used as configured.
+            InputError: the cluster cannot be joined or lacks a machine, somebody else runs the same there, or data or
+                weights cannot be used as configured.
             RunFailed: an actor died.
         """
         self._started_ray = not ray.is_initialized()
@@ -43,10 +46,13 @@ class RayRunner:
         try:
             if self._started_ray:
                 join(config.execution.address, namespace, on_stage)
+            tree = build_tree(config)
+            require(tree)
             _wait_until_free(namespace)
             share_tensors()
             on_stage("starting actors, loading model and data")
-            options = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0)
+            where = on(tree[CLOUD].machine)
+            options = CoordinatorRemote.options(name="coordinator", namespace=namespace, num_cpus=0, **where)
             self._coordinator = options.remote(config, namespace)
             self.setup: Setup = self._get(self._coordinator.start.remote())
         except BaseException:

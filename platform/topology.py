@@ -21,6 +21,8 @@ class Node:
     """The device group, of devices only."""
     x_m: float | None = None
     y_m: float | None = None
+    machine: str | None = None
+    """Label of the machine that it runs on; None where nodes are only simulated."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -45,7 +47,15 @@ def build_tree(config: Config) -> Tree:
             inner = _tier_ids(topology)
             nodes = place(topology, inner, devices, config.seed)
     _check_unique([CLOUD, *(node_id for _, ids in inner for node_id in ids), *(device for device, _ in devices)])
+    if config.execution.placement == "labels":
+        nodes = (replace(node, machine=_machine(node.id, config.execution.machines)) for node in nodes)
     return Tree({node.id: node for node in nodes}, tiers)
+
+
+def _machine(node_id: str, machines: Mapping[str, Sequence[str]]) -> str:
+    """The machine that is said to be the node; else one of its own."""
+    named = (name for name, patterns in machines.items() if any(fnmatchcase(node_id, one) for one in patterns))
+    return next(named, node_id)
 
 
 def tier_names(topology: Topology) -> tuple[str, ...]:

@@ -149,6 +149,40 @@ def images() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def own_folders(tiny: Callable[..., Config]) -> Callable[..., Config]:
+    """Makes folders below a path, with eight series of each of four watches, and as many held out; and `tiny` on them,
+    without a backbone. The watches are of two machines, site-a (watch-0, watch-2) and site-b."""
+
+    def make(root: Path, *overrides: str) -> Config:
+        generator = np.random.default_rng(0)
+        for name in ("watch-0", "watch-1", "watch-2", "watch-3", "held-out"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            rows = [{"log": f"{i}.npy", "what": ("walk", "sit")[i % 2]} for i in range(8)]
+            for i, row in enumerate(rows):
+                np.save(root / name / row["log"], generator.normal(i % 2, size=(16, 3)).astype(np.float32))
+            (root / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        source = {
+            "kind": "folder",
+            "path": f"{root}/{{device}}",
+            "columns": {"imu": "log"},
+            "labels": {"what": "what"},
+            "held_out": {"path": f"{root}/held-out"},
+        }
+        return tiny(
+            "topology.tiers.0.count=1",
+            'devices=[{"name": "watch", "count": 4, "modalities": ["imu"], "tasks": ["what"]}]',
+            f"sources={json.dumps({'walks': source})}",
+            'tasks={"what": {"source": "walks", "inputs": ["imu"], "label": "what"}}',
+            "model={backbone: null, width: 8, adapter: null, encoders: {imu: {kind: features, channels: 3}}}",
+            "execution.placement=labels",
+            "execution.machines={site-a: [watch-0, watch-2], site-b: [watch-1, watch-3]}",
+            *overrides,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def draw() -> Callable[..., Cell]:
     """Draws a cell around `ap`. `a>b 3`: a bit from a to b costs 3; `a=b 3`: and as much from b to a."""
     import networkx as nx  # type: ignore[import-untyped]

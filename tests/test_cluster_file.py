@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ray._private.label_utils import parse_node_labels_from_yaml_file
+
+from fogtune.actors.machines import LABEL
 
 CLUSTER_FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
 
@@ -55,3 +60,13 @@ def test_ray_refuses_what_it_does_not_know(cluster: dict[str, Any]) -> None:
 def test_workers_find_the_head(cluster: dict[str, Any]) -> None:
     assert "--head --port=6379" in cluster["head_start_ray_commands"][-1]
     assert "--address=$RAY_HEAD_IP:6379" in cluster["worker_start_ray_commands"][-1]
+
+
+def test_each_machine_says_what_it_is(cluster: dict[str, Any], in_a_cloud: dict[str, Any], tmp_path: Path) -> None:
+    for command in (cluster["head_start_ray_commands"][-1], cluster["worker_start_ray_commands"][-1]):
+        assert "--labels-file=$HOME/fogtune-labels.yaml" in command
+    for command in cluster["initialization_commands"]:  # on a machine that says nothing
+        subprocess.run(["bash", "-euc", command], env=os.environ | {"HOME": str(tmp_path)}, check=True)
+    assert parse_node_labels_from_yaml_file(str(tmp_path / "fogtune-labels.yaml")) == {}
+    labels = {name: kind["labels"] for name, kind in in_a_cloud["available_node_types"].items()}
+    assert labels == {"head": {LABEL: "cloud"}, "fog": {LABEL: "fog-0"}, "device": {LABEL: "camera-0"}}

@@ -23,6 +23,7 @@ from .check_federation import (
     warmup_ends,
     what_goes_down_is_quantised,
 )
+from .check_machines import labels_have_machines, machines_are_of_nodes
 from .check_model import (
     encoders_have_owners,
     experts_suffice,
@@ -49,6 +50,7 @@ from .check_population import (
 from .check_sources import (
     held_out_groups_exist,
     natural_groups_exist,
+    own_folders_are_whole,
     partition_labels_exist,
     task_inputs_exist,
     task_labels_exist,
@@ -73,6 +75,7 @@ _OF_CONFIG = (
     task_inputs_exist,
     task_labels_exist,
     partition_labels_exist,
+    own_folders_are_whole,
     natural_groups_exist,
     held_out_groups_exist,
     tasks_suit_groups,
@@ -102,8 +105,9 @@ _OF_CONFIG = (
     nodes_under_way_meet_every_round,
     gossip_has_modules,
     sharing_has_ways,
+    labels_have_machines,
 )
-_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built, traces_can_be_read)
+_OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built, traces_can_be_read, machines_are_of_nodes)
 
 
 def check(config: Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .data import EmbeddedSource, NaturalPartition, Source
+from .data import OWN, EmbeddedSource, FolderSource, NaturalPartition, Source
 from .describe import listed
 from .root import Config
 
@@ -28,7 +28,8 @@ _ASSETS = {
 def _facts(source: Source) -> _Facts:
     if isinstance(source, EmbeddedSource):
         return _ASSETS[source.asset]
-    return _Facts(tuple(source.columns), tuple(source.labels), source.group is not None)
+    grouped = source.group is not None or source.held_out.path is not None
+    return _Facts(tuple(source.columns), tuple(source.labels), grouped)
 
 
 def task_inputs_exist(config: Config) -> None:
@@ -58,6 +59,24 @@ def partition_labels_exist(config: Config) -> None:
         if label is not None and label not in facts.labels:
             problem = f"source {name!r} has no label {label!r}; allowed: {listed(facts.labels)}"
             raise InputError(f"sources.{name}.partition.label", problem)
+
+
+def own_folders_are_whole(config: Config) -> None:
+    """Where each device has a folder of its own, held-out data have one, too, and nothing is left to divide."""
+    for name, source in config.sources.items():
+        where = f"sources.{name}"
+        if not isinstance(source, FolderSource) or OWN not in source.path:
+            if source.held_out.path is not None:
+                problem = f"given, but no folder of each device's own ({OWN} in its path); allowed: split or fraction"
+                raise InputError(f"{where}.held_out.path", problem)
+            continue
+        if source.held_out.path is None:
+            problem = "each device has a folder of its own; allowed: path, a folder with what no device trains on"
+            raise InputError(f"{where}.held_out", problem)
+        if not isinstance(source.partition, NaturalPartition) or source.group is not None:
+            field = "group" if source.group is not None else "partition.kind"
+            problem = "given, but a device has what lies in its own folder; allowed: nothing"
+            raise InputError(f"{where}.{field}", problem)
 
 
 def natural_groups_exist(config: Config) -> None:

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from .base import Name, Section
 
+OWN = "{device}"
+"""In the path of a folder: the id of the device that it belongs to."""
+
 
 class NaturalPartition(Section):
     """One device a natural group (subject, outlet, vendor): groups in sorted order go to the devices in order."""
@@ -59,13 +62,15 @@ class HeldOut(Section):
     """Natural groups kept back whole (`["8", "9", "10"]`: unseen subjects)."""
     fraction: float | None = Field(default=None, gt=0, lt=1)
     """Share of the samples, drawn at random."""
+    path: str | None = None
+    """A folder of its own, where devices have theirs; it lies with the cloud."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many samples, drawn at random from the held-out ones."""
 
     @model_validator(mode="after")
     def _one_way(self) -> HeldOut:
-        if sum(value is not None for value in (self.split, self.groups, self.fraction)) != 1:
-            raise ValueError("give exactly one of split, groups, fraction")
+        if sum(value is not None for value in (self.split, self.groups, self.fraction, self.path)) != 1:
+            raise ValueError("give exactly one of split, groups, fraction, path")
         return self
 
 
@@ -119,7 +124,7 @@ class FolderSource(_Source):
     kind: Literal["folder"]
     """Folder."""
     path: str
-    """The folder."""
+    """The folder. With `{device}` in it, each device has its own, by its id, which only its machine reads."""
     columns: dict[Name, str] = Field(min_length=1)
     """Modality -> column."""
     labels: dict[Name, str] = Field(min_length=1)

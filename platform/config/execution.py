@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Section
+from .base import Name, Section
 
 
 class Evaluation(Section):
@@ -21,7 +21,8 @@ class Evaluation(Section):
 
 
 class Execution(Section):
-    """How the work is done; but for `fused_devices`, `precision` and `matmul`, nothing of it changes the result."""
+    """How the work is done; but for `fused_devices`, `precision`, `matmul`, and where devices are with
+    `placement: labels`, nothing of it changes the result."""
 
     runner: Literal["ray", "local"] = "ray"
     """`ray`: actors; `local`: this process."""
@@ -43,6 +44,11 @@ class Execution(Section):
     8, or 32 where there is no backbone, fewer of a large model; 1: one after the other."""
     address: str | None = None
     """Ray cluster to join (`auto`, `host:6379`, `ray://host:10001`); null starts one here and stops it after."""
+    placement: Literal["simulate", "labels"] = "simulate"
+    """`simulate`: processes are spread over the machines of a cluster; `labels`: each node's run on the machine that is
+    labelled `fogtune.io/node=<its id>` (`ray start --labels`), and devices that train together are of one machine."""
+    machines: dict[Name, tuple[str, ...]] = Field(default={})
+    """With `labels`, machines that are more than one node: label -> ids of nodes, or patterns (`watch-*`)."""
     prefix_cache_bytes: int = Field(default=2**31, ge=0)
     """Memory a host may keep frozen prefixes in; what does not fit is read from disk, or computed, each time."""
     prefix_disk_bytes: int = Field(default=2**32, ge=0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
 from operator import index
 from typing import SupportsIndex, overload
 
@@ -43,3 +46,16 @@ class LazyColumn(Sequence[Raw]):
 def taken(column: Sequence[Raw], rows: Sequence[int]) -> Sequence[Raw]:
     """The values of these rows of any column."""
     return column.take(rows) if isinstance(column, LazyColumn) else [column[row] for row in rows]
+
+
+def joined(columns: Sequence[Sequence[Raw]]) -> Sequence[Raw]:
+    """Columns, at least one, one after the other; values that are read when asked for stay so."""
+    if not any(isinstance(column, LazyColumn) for column in columns):
+        return [value for column in columns for value in column]
+    ends = list(accumulate(map(len, columns)))
+    return LazyColumn(ends[-1], partial(_read_joined, columns, ends))
+
+
+def _read_joined(columns: Sequence[Sequence[Raw]], ends: Sequence[int], row: int) -> Raw:
+    number = bisect_right(ends, row)
+    return columns[number][row - ends[number]]  # counted from the column's end

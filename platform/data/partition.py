@@ -22,6 +22,7 @@ from ..config import DirichletPartition, HeldOut, IidPartition, NaturalPartition
 from ..errors import InputError
 from ..rng import numpy_generator
 from .labels import class_name
+from .own_folders import HELD_OUT
 from .table import Indices, Shard, Split, Table
 from .wording import listed
 
@@ -66,10 +67,13 @@ def split_table(name: str, source: Source, table: Table, devices: Sequence[str],
 def _hold_out(held_out: HeldOut, table: Table, where: str, draw: _Draw) -> tuple[Indices, Indices]:
     """Held-out rows, and the pool that devices share.
 
-    With `split` the pool is the split `train`; with `groups` and `fraction` it is all other rows, whatever the split.
+    With `split` the pool is the split `train`; with `groups` and `fraction` it is all other rows, whatever the split;
+    with `path` it is what lies in the devices' own folders.
     """
     rows = np.arange(len(table))
-    if held_out.split is not None:
+    if held_out.path is not None:
+        held, pool = table.splits[HELD_OUT], table.splits["train"]
+    elif held_out.split is not None:
         allowed = sorted(set(table.splits) - {"train"})
         if held_out.split not in allowed:
             problem = f"{held_out.split!r} is no split to hold out; allowed: {listed(allowed)}, or groups or fraction"
@@ -90,7 +94,7 @@ def _hold_out(held_out: HeldOut, table: Table, where: str, draw: _Draw) -> tuple
         order = draw("held_out").permutation(rows)
         count = max(1, round(held_out.fraction * len(rows)))
         held, pool = np.sort(order[:count]), np.sort(order[count:])
-    if not len(held):
+    if not len(held) and held_out.path is None:  # which may lie on another machine
         raise InputError(where, "no sample is held out; allowed: at least 1")
     if held_out.limit is not None and len(held) > held_out.limit:
         held = np.sort(draw("limit").choice(held, held_out.limit, replace=False))
@@ -102,6 +106,8 @@ def _partition(
 ) -> list[Indices]:
     """Rows of each device, before `samples_per_device` and in any order."""
     count = len(devices)
+    if source.held_out.path is not None:
+        return _own(table, devices, where)
     if isinstance(source.partition, NaturalPartition):
         return _natural(table, pool, count, where)
     if len(pool) < _LEAST * count:
@@ -121,6 +127,15 @@ def _partition(
             return list(np.array_split(draw("iid").permutation(pool), count))
         case _:
             assert_never(source.partition)
+
+
+def _own(table: Table, devices: Sequence[str], where: str) -> list[Indices]:
+    """What lies in a device's own folder."""
+    parts = [np.flatnonzero(np.array(table.groups, dtype=str) == device) for device in devices]
+    for device, rows in zip(devices, parts, strict=True):
+        if len(rows) < _LEAST:
+            raise InputError(where, f"{device} has {len(rows)} sample in its folder; allowed: at least {_LEAST}")
+    return parts
 
 
 def _natural(table: Table, pool: Indices, count: int, where: str) -> list[Indices]:

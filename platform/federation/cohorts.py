@@ -20,7 +20,7 @@ _BYTES = 2**27
 
 
 def cohorts(config: Config, tree: Tree, plan: RoundPlan, size: int) -> list[tuple[DeviceOrder, ...]]:
-    """The round's devices, each in one cohort with others of its group, `size` of them at most.
+    """The round's devices, each in one cohort with others of its group and machine, `size` of them at most.
 
     Cohorts of a group are of about one size, and more than one are an even number of them: so are most machines'
     processors.
@@ -32,7 +32,8 @@ def cohorts(config: Config, tree: Tree, plan: RoundPlan, size: int) -> list[tupl
     for order in plan.orders:
         if not order.lost:
             node = tree[order.device]
-            key = (node.group, node.parent) if _is_untrained(config) else (node.group,)
+            alike = (node.group, node.machine)
+            key = (*alike, node.parent) if _is_untrained(config) else alike
             groups.setdefault(key, []).append(order)
     return [cohort for orders in groups.values() for cohort in _divided(orders, size)]
 

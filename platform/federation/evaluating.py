@@ -47,12 +47,12 @@ def evaluation_jobs(
         tree: of the configuration.
         ownership: of the configuration on its tree.
         setup: knows how many rows are held out.
-        hosts: host -> its devices.
+        hosts: those that evaluate -> their devices, if any.
         round_number: the round.
 
     Returns:
-        Host -> its jobs. The variant of a device goes to its host whole; other chunks are dealt in turn, always
-        the same chunk to the same host, so that its prefixes are found there.
+        Host -> its jobs. The variant of a device goes whole to its host, if that is among them; other chunks are dealt
+        in turn, always the same chunk to the same host, so that its prefixes are found there.
     """
     names = list(hosts)
     home: dict[str, str] = {}
@@ -62,8 +62,9 @@ def evaluation_jobs(
         for variant in variants(config, tree, ownership, task, round_number):
             if tree.is_device(variant):
                 home = home or {device: host for host, devices in hosts.items() for device in devices}
-                jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
-                continue
+                if variant in home:
+                    jobs[home[variant]].append(EvaluationJob(task, variant, tuple(chunks)))
+                    continue
             for i, host in enumerate(names):
                 mine = tuple(chunks[i :: len(names)])
                 if mine:

@@ -34,8 +34,11 @@ from .training import Outcome, failed, train_cohort
 class DeviceHost:
     """Serves any devices; results do not depend on which of them share a host."""
 
-    def __init__(self, config: Config) -> None:
-        self.bench = Workbench(config)
+    def __init__(
+        self, config: Config, machine: str | None = None, labels: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        """Load model and data, as `Workbench` does: with a machine, of devices' own folders those that lie there."""
+        self.bench = Workbench(config, machine, labels)
         self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.tensors_of}
 
     def setup(self) -> Setup:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fogtune.platform.collecting import uncollected
-from fogtune.platform.config import Config, DeviceGroup
+from fogtune.platform.config import Config, DeviceGroup, FolderSource
 from fogtune.platform.data.labels import encode_labels, label_names
+from fogtune.platform.data.own_folders import load_own_folders
 from fogtune.platform.data.partition import split_table
 from fogtune.platform.data.sources import load_table
 from fogtune.platform.data.table import Indices, Split, Table
@@ -22,7 +24,7 @@ from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.statistics import LARGEST_RMS, measure
 from fogtune.platform.modules import is_standardised, modules_of_task
 from fogtune.platform.ownership import Ownership, own, task_begins
-from fogtune.platform.topology import Tree
+from fogtune.platform.topology import CLOUD, Tree
 from fogtune.platform.topology_build import build_tree
 
 from .batches import epochs, window
@@ -31,7 +33,11 @@ from .prefixes import AT_ONCE, PrefixCache
 
 @dataclass(frozen=True)
 class Dataset:
-    """The data of all sources, loaded and divided: a function of the configuration alone."""
+    """The data of all sources, loaded and divided: a function of the configuration alone.
+
+    Of a source whose devices have folders of their own it may be the part that lies on one machine, with nothing of a
+    source that has no part there.
+    """
 
     tables: dict[str, Table]
     splits: dict[str, Split]
@@ -39,8 +45,21 @@ class Dataset:
     """Task -> label names."""
 
     @classmethod
-    def load(cls, config: Config, tree: Tree) -> Dataset:
+    def load(
+        cls,
+        config: Config,
+        tree: Tree,
+        machine: str | None = None,
+        labels: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Dataset:
         """Read every source and divide it among the devices that execute a task on it.
+
+        Args:
+            config: the run's configuration.
+            tree: of the configuration.
+            machine: the machine whose folders of devices are read; all by default.
+            labels: task -> label names; by default those that the source has. Of devices' own folders nobody sees all:
+                label names are then those of the held-out data, which the cloud's machine reads.
 
         Raises:
             InputError: a source cannot be read or divided as configured, or leaves a device nothing to train on.
@@ -49,19 +68,56 @@ class Dataset:
         groups = {group.name: group for group in config.devices}
         tables, splits = {}, {}
         for name, source in config.sources.items():
-            tables[name] = load_table(source, f"sources.{name}")
             tasks = {task for task, section in config.tasks.items() if section.source == name}
             users = [d for d in tree.devices if tasks.intersection(groups[tree[d].group or ""].tasks)]
+            if isinstance(source, FolderSource) and source.held_out.path is not None:
+                users = [device for device in users if machine in (None, tree[device].machine)]
+                held_out = machine in (None, tree[CLOUD].machine)
+                if not users and not held_out:
+                    continue
+                tables[name] = load_own_folders(source, f"sources.{name}", users, held_out)
+            else:
+                tables[name] = load_table(source, f"sources.{name}")
             splits[name] = split_table(name, source, tables[name], users, config.seed)
             for device, shard in splits[name].devices.items():
                 group = groups[tree[device].group or ""]
                 for task in (task for task in group.tasks if task in tasks):
                     _require_training(config, group, device, task, len(shard.train))
-        labels = {
-            name: label_names(tables[task.source], task.label, HEADS[task.head].labels, name)
-            for name, task in config.tasks.items()
-        }
-        return cls(tables, splits, labels)
+        if labels is None:
+            known = {name: _known(config, name, tables[name], split) for name, split in splits.items()}
+            labels = {
+                name: label_names(known[task.source], task.label, HEADS[task.head].labels, name)
+                for name, task in config.tasks.items()
+            }
+        for name, split in splits.items():
+            _require_known_labels(config, name, tables[name], split, labels)
+        return cls(tables, splits, dict(labels))
+
+
+def _known(config: Config, source: str, table: Table, split: Split) -> Table:
+    """What of a source may be known to all: where devices have folders of their own, the held-out rows."""
+    return table if config.sources[source].held_out.path is None else _labels_of(table, split.held_out)
+
+
+def _labels_of(table: Table, rows: Indices) -> Table:
+    """A table with the labels of some rows."""
+    return replace(table, labels={name: [column[row] for row in rows] for name, column in table.labels.items()})
+
+
+def _require_known_labels(
+    config: Config, source: str, table: Table, split: Split, labels: Mapping[str, tuple[str, ...]]
+) -> None:
+    """InputError if a device's own folder has a label that the held-out data lack."""
+    if config.sources[source].held_out.path is None:
+        return
+    for device, shard in split.devices.items():
+        for name, task in config.tasks.items():
+            if task.source == source:
+                try:
+                    part = _labels_of(table, np.concatenate([shard.train, shard.test]))
+                    encode_labels(part, task.label, HEADS[task.head].labels, labels[name], name)
+                except InputError as error:
+                    raise InputError(error.where, f"{error.problem} (of {device})") from None
 
 
 @dataclass(frozen=True)
@@ -96,8 +152,15 @@ def _require_training(config: Config, group: DeviceGroup, device: str, task: str
 class Workbench:
     """Shared by all the devices that a process hosts."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, machine: str | None = None, labels: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         """Load data and model.
+
+        Args:
+            config: the run's configuration.
+            machine: which reads of devices' own folders what it has; all by default.
+            labels: task -> label names; by default those that the sources have.
 
         Raises:
             InputError: data or weights cannot be used as configured.
@@ -106,7 +169,7 @@ class Workbench:
         self.tree = build_tree(config)
         self.ownership: Ownership = own(config, self.tree)
         with uncollected():  # libraries are imported where a model first needs them
-            self.dataset = Dataset.load(config, self.tree)
+            self.dataset = Dataset.load(config, self.tree, machine, labels)
             self.model = M3TModel(config, self.dataset.labels)
         execution = config.execution
         self.prefixes = PrefixCache(
@@ -117,13 +180,14 @@ class Workbench:
 
     @cached_property
     def targets(self) -> dict[str, Tensor]:
-        """Task -> targets of all rows of its source."""
+        """Task -> targets of all rows of its source, where it has any here."""
         tables, labels = self.dataset.tables, self.dataset.labels
         return {
             name: torch.from_numpy(
                 encode_labels(tables[task.source], task.label, HEADS[task.head].labels, labels[name], name)
             )
             for name, task in self.config.tasks.items()
+            if task.source in tables
         }
 
     def parts(self, device: str, round_number: int | None = None) -> dict[str, Part]:

@@ -57,3 +57,9 @@ def test_every_node_is_in_one_actor_with_others_of_its_tier(
     for tier in ("region", "fog"):
         sizes = [len(some.nodes) for some in packed if made[some.nodes[0]].tier == tier]
         assert max(sizes) - min(sizes) <= 1
+
+
+def test_an_actor_is_on_one_machine(tiny: Callable[..., Config]) -> None:
+    machines = "execution.machines={north: [fog-0, fog-2], south: [fog-1]}"
+    tree = build_tree(tiny("topology.tiers=[{name: fog, count: 3}]", "execution.placement=labels", machines))
+    assert [packed.nodes for packed in pack_nodes(tree, 8, 1)] == [("fog-0", "fog-2"), ("fog-1",)]

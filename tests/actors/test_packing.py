@@ -52,3 +52,12 @@ def test_no_device_is_lost_or_in_two_hosts(tree: Tree, hosts: int) -> None:
 
 def test_names_do_not_repeat_the_tier(tree: Tree) -> None:
     assert [actor_name(tree, node) for node in ("fog-0", "watch-0")] == ["fog/0", "device/watch-0"]
+
+
+def test_a_host_serves_one_machine(tiny: Callable[..., Config]) -> None:
+    tree = build_tree(tiny("execution.placement=labels", "execution.machines={hall: [watch-*, coach-0]}"))
+    assert pack(tree, 2, "hall") == (
+        Packed("device/watch-0", ("watch-0",), "hall"),
+        Packed("devices/hall/0", ("coach-0", "watch-1"), "hall"),
+    )
+    assert pack(tree, 2, "reader-1") == (Packed("device/reader-1", ("reader-1",), "reader-1"),)

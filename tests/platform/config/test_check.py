@@ -58,6 +58,8 @@ OWN_NEWS = "sources.news={kind: folder, path: x, columns: {text: body}, labels: 
         ["sources.gym.held_out={groups: ['8']}"],
         ["local.warmup_rounds=8"],
         [OWN_NEWS % ", group: paper, held_out: {groups: [a]}"],
+        [OWN_NEWS % ", held_out: {path: x}", "sources.news.path='a/{device}'"],
+        ["execution={placement: labels, runner: local, machines: {hall: ['camera-*', fog-0], hq: [cloud]}}"],
         BARE,
         [*BARE, "local.optimizer=none", "federation.modules=[{match: statistics/imu}]"],
     ],
@@ -280,6 +282,38 @@ def test_what_can_work_passes(overrides: list[str]) -> None:
         (
             ["federation.rule={kind: trimmed-mean, max_held: 5}", "topology={kind: counted, tiers: []}"],
             "federation.rule.max_held: 5 given, but cloud has 6 devices; allowed: at least 6",
+        ),
+        # machines and their folders
+        (
+            ["execution.placement=labels"],
+            "execution.placement: labels given without execution.address; allowed: simulate, or the address of a "
+            "cluster with labels",
+        ),
+        (
+            ["execution={placement: labels, runner: local}", "network={}"],
+            "execution.placement: labels given with a network to be modelled; allowed: simulate, or network: null",
+        ),
+        (
+            ["execution.machines={hall: [camera-*, cam-1]}"],
+            "execution.machines.hall.1: 'cam-1' is no node; allowed: ids of nodes, or patterns (watch-*)",
+        ),
+        (
+            ["execution.machines={hall: [camera-*, fog-0], yard: ['*-1']}"],
+            "execution.machines.yard.0: 'camera-1' is on machine 'hall' already; allowed: each node on one machine",
+        ),
+        (
+            ["sources.gym.held_out={path: x}"],
+            "sources.gym.held_out.path: given, but no folder of each device's own ({device} in its path); allowed: "
+            "split or fraction",
+        ),
+        (
+            [OWN_NEWS % "", "sources.news.path='a/{device}'"],
+            "sources.news.held_out: each device has a folder of its own; allowed: path, a folder with what no device "
+            "trains on",
+        ),
+        (
+            [OWN_NEWS % ", held_out: {path: x}, partition: {kind: iid}", "sources.news.path='a/{device}'"],
+            "sources.news.partition.kind: given, but a device has what lies in its own folder; allowed: nothing",
         ),
         # the tree
         (

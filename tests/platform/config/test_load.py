@@ -216,7 +216,8 @@ def test_override_of_a_kind_drops_what_the_new_kind_has_not() -> None:
         ),
         (
             "sources.gym.held_out={split: test, fraction: 0.1}",
-            "sources.gym.held_out: {'split': 'test', 'fraction': 0.1}: give exactly one of split, groups, fraction",
+            "sources.gym.held_out: {'split': 'test', 'fraction': 0.1}: give exactly one of split, groups, fraction, "
+            "path",
         ),
         (
             "tasks.a b=1",

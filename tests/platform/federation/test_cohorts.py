@@ -56,3 +56,11 @@ def test_devices_that_return_what_they_got_are_together_by_their_node(tiny: Make
     assert len(found) == len(parents) > 1
     assert all(len({tree[one.device].parent for one in cohort}) == 1 for cohort in found)
     assert sorted(one.device for cohort in found for one in cohort) == sorted(watches)
+
+
+def test_devices_of_two_machines_do_not_train_together(tiny: MakeConfig) -> None:
+    config = tiny("execution.placement=labels", "execution.machines={hall: [reader-0, watch-*]}")
+    tree = build_tree(config)
+    found = cohorts(config, tree, RoundPlan(1, tuple(map(order, tree.devices)), False, False), 8)
+    together = {tuple(one.device for one in cohort) for cohort in found}
+    assert together == {("watch-0", "watch-1"), ("reader-0",), ("reader-1",), ("coach-0",)}

@@ -53,6 +53,15 @@ def test_who_does_not_execute_it_yet_has_no_model_of_it_either(tiny: MakeConfig)
     assert [found(late, "exercise", number) for number in (1, 2)] == [(), ("fog-0", "fog-1")]
 
 
+def test_who_has_no_devices_evaluates_their_models_too(tiny: MakeConfig) -> None:
+    config = tiny("evaluation.batch_size=8", PERSONAL_HEADS)
+    setup = Setup({}, dict.fromkeys(config.tasks, 16), {}, None)
+    jobs = evaluation_jobs(config, *surroundings(config), setup, {"evaluator/0": (), "evaluator/1": ()}, 1)
+    topic = {host: [(job.variant, job.chunks) for job in some if job.task == "topic"] for host, some in jobs.items()}
+    variants = found(config, "topic")
+    assert topic == {f"evaluator/{k}": [(variant, (k,)) for variant in sorted(variants)] for k in (0, 1)}
+
+
 @given(hosts=st.integers(1, 5), held_out=st.integers(1, 300), scope=st.sampled_from([None, FOG_HEADS, PERSONAL_HEADS]))
 def test_every_chunk_of_every_variant_is_evaluated_once(
     tiny: MakeConfig, hosts: int, held_out: int, scope: str | None

@@ -1,0 +1,44 @@
+"""The machines of a Ray cluster, by the label that says which nodes of the federation they are.
+
+A machine is labelled when it joins (`ray start --labels fogtune.io/node=fog-0`); where a node runs, the tree says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import ray
+
+from fogtune.platform.data.wording import listed
+from fogtune.platform.errors import InputError
+from fogtune.platform.topology import Tree
+
+LABEL = "fogtune.io/node"
+
+
+def on(machine: str | None) -> dict[str, Any]:
+    """Options of an actor that runs on a machine; None: wherever there is room."""
+    return {} if machine is None else {"label_selector": {LABEL: machine}}
+
+
+def processors() -> dict[str | None, int]:
+    """Machine that is up -> its processors; None: all that the cluster has."""
+    up = {n["Labels"].get(LABEL): n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]}  # type: ignore[no-untyped-call]
+    every = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    return {machine: int(count) for machine, count in up.items()} | {None: max(1, int(every))}
+
+
+def require(tree: Tree) -> None:
+    """InputError if the machine of a node is not in the cluster, or is there twice."""
+    labels = [node["Labels"].get(LABEL) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    there = Counter(label for label in labels if label)
+    nodes: dict[str, list[str]] = {}
+    for node in tree:
+        if node.machine is not None:
+            nodes.setdefault(node.machine, []).append(node.id)
+    for machine, ids in nodes.items():
+        if there[machine] != 1:
+            count = "two machines are" if there[machine] else "no machine of the cluster is"
+            problem = f"{count} labelled {LABEL}={machine}, for {listed(ids)}; labels there: {listed(sorted(there))}"
+            raise InputError("execution.placement", problem)
