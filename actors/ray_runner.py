@@ -10,7 +10,7 @@ import ray
 import ray.util
 
 from fogtune.platform.config import Config
-from fogtune.platform.errors import InputError
+from fogtune.platform.errors import InputError, ProcessLost
 from fogtune.platform.federation.local_runner import RoundResult
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.federation.snapshot import Snapshot
@@ -26,6 +26,9 @@ from .wire import share_tensors
 LAST_BREATH_S = 30.0
 """How long actors may live on after the process that ran them."""
 
+WATCH_EVERY_S = 5.0
+"""So often it is asked whether Ray lives here while an answer is waited for: without it, that would never come."""
+
 
 class RayRunner:
     """The driver's side; the federation's actors live as long as this runner."""
@@ -33,13 +36,15 @@ class RayRunner:
     def __init__(self, config: Config, namespace: str, on_stage: Callable[[str], None] = lambda _: None) -> None:
         """Start the federation's actors, all named in `namespace`, on the Ray that this process is connected to.
 
-        If it is not connected yet, it joins `execution.address`, or starts Ray on this machine.
+        If it is not connected yet, or that Ray has died, it joins `execution.address`, or starts Ray on this machine.
 
         Raises:
             InputError: the cluster cannot be joined or lacks a machine, somebody else runs the same there, or data or
                 weights cannot be used as configured.
             RunFailed: an actor died.
         """
+        if ray.is_initialized() and not _is_alive():
+            ray.shutdown()
         self._started_ray = not ray.is_initialized()
         self._round = 0
         self._coordinator: Any = None
@@ -79,7 +84,16 @@ class RayRunner:
             ray.kill(self._coordinator)  # the other actors are its children and end with it
 
     def _get(self, ref: Any) -> Any:
+        while not ray.wait([ref], timeout=WATCH_EVERY_S)[0]:
+            if not _is_alive():
+                raise ProcessLost(self._round, "Ray's process on this machine died")
         return get(ref, self._round)
+
+
+def _is_alive() -> bool:
+    """Whether the machine through which this process is connected belongs to the cluster still."""
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here)  # type: ignore[no-untyped-call]
 
 
 def _wait_until_free(namespace: str) -> None:

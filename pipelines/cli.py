@@ -114,7 +114,15 @@ def run(
 
 
 @app.command()
-def resume(run: RunId, runs_dir: RunsDir = "runs", address: Address = None, json: Json = False) -> None:
+def resume(
+    run: RunId,
+    runs_dir: RunsDir = "runs",
+    address: Address = None,
+    from_round: Annotated[
+        int | None, typer.Option("--from", metavar="ROUND", help="Go back to the checkpoint of this round.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Go on with a run from its newest checkpoint."""
     path = _open(run, runs_dir).path
 
@@ -124,7 +132,7 @@ def resume(run: RunId, runs_dir: RunsDir = "runs", address: Address = None, json
         view.stage("loading libraries")
         from . import fine_tune
 
-        done = fine_tune.resume(path, on_event=view.round, on_stage=view.stage, address=address)
+        done = fine_tune.resume(path, on_event=view.round, on_stage=view.stage, address=address, from_round=from_round)
     _end(done, json=json)
 
 

@@ -18,12 +18,19 @@ from fogtune.platform.learning.workbench import Dataset
 from fogtune.platform.network.sites import find_sites
 from fogtune.platform.ownership import own
 from fogtune.platform.run.atomic import required
-from fogtune.platform.run.checkpoint import read_newest_checkpoint, write_checkpoint
+from fogtune.platform.run.checkpoint import (
+    checkpoint_rounds,
+    drop_checkpoints_after,
+    read_checkpoint,
+    read_newest_checkpoint,
+    write_checkpoint,
+)
 from fogtune.platform.run.directory import RunDirectory
 from fogtune.platform.run.ledger import Ledger
 from fogtune.platform.run.logs import logged
 from fogtune.platform.run.published import publish
 from fogtune.platform.run.record import NodeEntry, RoundRecord, Status
+from fogtune.platform.run.retention import Retention
 from fogtune.platform.topology_build import build_tree
 
 from .interrupts import terminated_as_interrupted, uninterrupted
@@ -84,8 +91,9 @@ def resume(
     on_event: OnEvent | None = None,
     on_stage: OnStage | None = None,
     address: str | None = None,
+    from_round: int | None = None,
 ) -> Run:
-    """Continue a run after its newest checkpoint, or from its start if no round was finished.
+    """Continue a run after its newest checkpoint that is whole, or from its start if no round was finished.
 
     It ends with the same bits as if it had never been interrupted.
 
@@ -94,6 +102,7 @@ def resume(
         on_event: called after every round.
         on_stage: called with a short text when something begins that takes a while.
         address: Ray cluster to join instead of the run's own `execution.address`.
+        from_round: go back to the checkpoint of this round; what was done after it is forgotten.
 
     Raises:
         InputError: no run, no checkpoint that is whole, it is complete, or the configuration cannot work here.
@@ -103,10 +112,20 @@ def resume(
     directory = RunDirectory.open(path)
     changes = [f"execution.address={address}", "execution.runner=ray"] if address else []
     config = load_config(directory.path / "config.yaml", changes)
-    done, snapshot = _newest(directory)
-    if done >= config.rounds and directory.info.status == "completed":
+    try:
+        completed = directory.info.status == "completed"
+    except InputError as problem:
+        log.warning("%s; written anew", problem)
+        directory.renew_info(config)
+        completed = False
+    if from_round is None:
+        done, snapshot = _newest(directory)
+    else:
+        done, snapshot = from_round, _of_round(directory, from_round)
+    if done >= config.rounds and completed:
         raise InputError(str(path), f"all {config.rounds} rounds are done; start a new run with more rounds")
     _refuse_early(config, on_stage)
+    drop_checkpoints_after(directory.path, done)
     directory.truncate(done)
     Ledger(directory.path).drop_after(done)
     on_stage(f"run {directory.id}, from round {done + 1}")
@@ -188,6 +207,8 @@ def _rounds(
     on_stage: OnStage,
 ) -> None:
     """Start what runs the rounds, run those from `first` on, and stop it."""
+    lasting = {number for number in checkpoint_rounds(directory.path) if number < first}
+    retention = Retention(config.output, (record for record in directory.records() if record.round in lasting))
     runner = _runner(config, directory.id, on_stage)
     try:
         if snapshot is not None:
@@ -196,7 +217,7 @@ def _rounds(
         # The handler not earlier: Ray sets one of its own when it starts.
         with terminated_as_interrupted(), sinks(config, directory.path, first) as tell:
             for number in range(first, config.rounds + 1):
-                record = _round(config, directory, ledger, runner, number)
+                record = _round(config, directory, ledger, runner, retention, number)
                 tell(record)
                 on_event(record)
     finally:
@@ -204,9 +225,20 @@ def _rounds(
 
 
 def _newest(directory: RunDirectory) -> tuple[int, Snapshot | None]:
-    """The round of the newest checkpoint that is whole, and what it holds; 0 and None before the first."""
-    found = read_newest_checkpoint(directory.path)
+    """The round of the newest checkpoint of which all is whole, and what it holds; 0 and None before the first."""
+    found = read_newest_checkpoint(directory.path, Ledger(directory.path).whole_until())
     return (0, None) if found is None else (found[0], Snapshot.unflatten(*found[1]))
+
+
+def _of_round(directory: RunDirectory, number: int) -> Snapshot:
+    """What the checkpoint of a round holds. InputError if there is none, or it is damaged."""
+    rounds = checkpoint_rounds(directory.path)
+    if number not in rounds:
+        allowed = ", ".join(map(str, rounds)) or "none; no round has a checkpoint"
+        raise InputError("--from", f"{number} given; allowed: {allowed}")
+    if Ledger(directory.path).whole_until() < number:
+        raise InputError("--from", f"{number} given, but the ledger is damaged before it")
+    return Snapshot.unflatten(*read_checkpoint(directory.path, number))
 
 
 def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | None) -> None:
@@ -233,7 +265,9 @@ def _end(directory: RunDirectory, ledger: Ledger, status: Status, error: str | N
         log.error("%s has no report: %s", directory.path, problem.strerror or problem)
 
 
-def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runner, number: int) -> RoundRecord:
+def _round(
+    config: Config, directory: RunDirectory, ledger: Ledger, runner: Runner, retention: Retention, number: int
+) -> RoundRecord:
     """One round and everything it leaves on disk; the checkpoint last, so that what it stands for is there."""
     lasting, publishing = (
         number % every == 0 or number == config.rounds
@@ -251,7 +285,9 @@ def _round(config: Config, directory: RunDirectory, ledger: Ledger, runner: Runn
             publish(directory.path, config, runner.setup, snapshot, result.record.tasks)
         directory.append(result.record, lasting=lasting)
         if snapshot is not None and lasting:
-            write_checkpoint(directory.path, number, snapshot.flatten(), config.output.keep_checkpoints)
+            retention.note(result.record)
+            keep = config.output.keep_checkpoints
+            write_checkpoint(directory.path, number, snapshot.flatten(), keep, retention.keeps)
     log.info("finished in %.2f s", result.record.wall_s, extra={"round": number})
     return result.record
 

@@ -6,6 +6,7 @@ so a later one may rely on what an earlier one has made sure of.
 
 from __future__ import annotations
 
+from ..errors import InputError
 from ..topology_build import build_tree
 from .check_federation import (
     adaptive_tier_sends,
@@ -63,6 +64,14 @@ from .check_synchrony import (
 )
 from .root import Config
 
+
+def kept_checkpoints_are_written(config: Config) -> None:
+    """Every so many rounds a checkpoint is kept for good, and there is one."""
+    every, kept = config.output.checkpoint_every, config.output.keep_every
+    if kept is not None and kept % every:
+        raise InputError("output.keep_every", f"{kept} given; allowed: multiples of output.checkpoint_every, {every}")
+
+
 _OF_CONFIG = (
     group_names_are_unique,
     nothing_is_named_twice,
@@ -106,6 +115,7 @@ _OF_CONFIG = (
     gossip_has_modules,
     sharing_has_ways,
     labels_have_machines,
+    kept_checkpoints_are_written,
 )
 _OF_TREE = (nodes_have_children, robust_rule_fits, network_can_be_built, traces_can_be_read, machines_are_of_nodes)
 

@@ -71,6 +71,10 @@ class Output(Section):
     rounds and ledger rows may be lost with the machine: they are made again, to the same bits."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """The newest so many are kept."""
+    keep_every: int | None = Field(default=None, ge=1)
+    """Checkpoints of every so many rounds are kept for good; a multiple of `checkpoint_every`."""
+    keep_best: bool = False
+    """Also keep the checkpoint of the best evaluated round: by the mean over tasks of accuracy, F1 or R2."""
     publish_every: int = Field(default=1, ge=1)
     """Every how many rounds the modules are published as `modules/v<N>`; the last round always is."""
     sinks: tuple[Literal["tensorboard", "mlflow"], ...] = ()

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from platform import python_version
 from typing import TYPE_CHECKING, Any, get_args
@@ -129,18 +130,7 @@ class RunDirectory:
 
         now = datetime.now().astimezone()
         run_id = f"{config.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        info = RunInfo(
-            name=config.name,
-            status="running",
-            seed=config.seed,
-            versions=_versions(),
-            started=now.isoformat(timespec="seconds"),
-            finished=None,
-            wall_s=0.0,
-            error=None,
-            restarts=(),
-            summary=Summary(),
-        )
+        info = _beginning(config, now)
         unfinished = Path(parent) / f".{run_id}.new"
         try:
             unfinished.mkdir(parents=True)
@@ -177,6 +167,10 @@ class RunDirectory:
             raise InputError(str(path), f"cannot be read: {error.strerror}") from None
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(str(path), f"damaged ({type(error).__name__}: {error})") from None
+
+    def renew_info(self, config: Config) -> None:
+        """Writes a `run.json` in the place of one that is damaged: as if the run began now."""
+        self._write(_beginning(config, datetime.now().astimezone()))
 
     @property
     def config_yaml(self) -> str:
@@ -225,9 +219,10 @@ class RunDirectory:
             round_number: the last round that stays.
             restart: why, if its processes were lost.
         """
-        kept = [record for record in self.records() if record.round <= round_number]
-        with replacing(self.path / "rounds.jsonl") as temporary:
-            temporary.write_text("".join(record.to_json() + "\n" for record in kept), encoding="utf-8")
+        path = self.path / "rounds.jsonl"
+        with replacing(path) as temporary, path.open("rb") as stream:  # as they are: checkpoints know their sha256
+            temporary.write_bytes(b"".join(islice(stream, round_number)))
+        kept = self.records()
         info = replace(self.info, status="running", finished=None, error=None, summary=Summary.of(kept))
         restarts = (*info.restarts, " ".join(restart.split())) if restart else info.restarts
         self._write(replace(info, wall_s=self._worked_s(), restarts=restarts))
@@ -295,6 +290,22 @@ def list_runs(parent: str | Path) -> list[RunDirectory]:
     """The runs directly below `parent`, oldest first; none if there is no such directory."""
     runs = [RunDirectory(path.parent) for path in Path(parent).glob("*/run.json")]
     return sorted(runs, key=lambda run: (stamp[1] if (stamp := _STAMP.search(run.id)) else "", run.id))
+
+
+def _beginning(config: Config, now: datetime) -> RunInfo:
+    """Of a run that has done nothing yet."""
+    return RunInfo(
+        name=config.name,
+        status="running",
+        seed=config.seed,
+        versions=_versions(),
+        started=now.isoformat(timespec="seconds"),
+        finished=None,
+        wall_s=0.0,
+        error=None,
+        restarts=(),
+        summary=Summary(),
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,9 @@ and books that anew. At most `ROWS_HELD` rows are held in memory; what else wait
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .rows import LedgerRows
+
+log = logging.getLogger(__name__)
 
 ROWS_HELD = 50_000
 
@@ -54,45 +59,70 @@ class Ledger:
             return
         self._spill()
         self._writer.close()
-        commit(self._unfinished, self._part(self._last))
+        self._commit(self._last)
         self._writer, self._last = None, None
 
     def drop_after(self, round_number: int) -> None:
         """Forgets later rounds, and what an interrupted process left unfinished; seals what is left."""
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
         self.seal()
-        for path in self._parts.glob("*"):
-            if path.suffix == ".tmp":
+        for path in self._parts.glob("*.tmp"):
+            path.unlink()
+        if not self._sealed() and self._merged.exists():  # the run was complete, and its parts are there no more
+            self._keep(self._merged, round_number)
+        before = 0
+        for path in self._sealed():
+            last = _last_of(path)
+            if last > round_number:
+                if before < round_number:
+                    self._keep(path, round_number)
                 path.unlink()
-            elif _last_of(path) > round_number:
-                kept = pq.read_table(path).filter(pc.field("round") <= round_number)
-                path.unlink()
-                if kept.num_rows:
-                    with replacing(self._part(round_number)) as temporary:
-                        pq.write_table(kept, temporary, compression="zstd")
+            before = last
+
+    def whole_until(self) -> float:
+        """The last round before the first sealed part that is damaged, which is logged; infinite if none is."""
+        before = 0
+        for path in self._sealed():
+            digest = path.stem.split("-")[2:]
+            if digest and digest != [_digest(path)]:  # parts of before had none
+                log.warning("%s: damaged (the content does not match the name)", path)
+                return before
+            before = _last_of(path)
+        return math.inf
 
     def merge(self) -> None:
         """Writes `ledger.parquet` from the sealed parts, which stay: the run may be resumed."""
         import pyarrow.parquet as pq
 
-        parts = sorted(self._parts.glob("round-*.parquet"), key=_last_of)
         with replacing(self._merged) as temporary, pq.ParquetWriter(temporary, _schema(), compression="zstd") as writer:
-            for part in parts:
+            for part in self._sealed():
                 for batch in pq.ParquetFile(part).iter_batches(ROWS_HELD):
                     writer.write_batch(batch)
 
     def discard_parts(self) -> None:
         """Removes the parts of a run that is over: what they hold is in `ledger.parquet`."""
-        for part in self._parts.glob("round-*.parquet"):
+        for part in self._sealed():
             part.unlink()
         if self._parts.exists():
             self._parts.rmdir()
 
-    def _part(self, round_number: int) -> Path:
-        """Of the rounds until this one, since the part before."""
-        return self._parts / f"round-{round_number:06d}.parquet"
+    def _keep(self, source: Path, round_number: int) -> None:
+        """Writes the rows until a round as a part."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        kept = pq.read_table(source).filter(pc.field("round") <= round_number)
+        if kept.num_rows:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            pq.write_table(kept, self._unfinished, compression="zstd")
+            self._commit(round_number)
+
+    def _sealed(self) -> list[Path]:
+        """The parts, in the order of their rounds."""
+        return sorted(self._parts.glob("round-*.parquet"), key=_last_of)
+
+    def _commit(self, last: int) -> None:
+        """What was unfinished becomes the part of the rounds until this one, since the part before."""
+        commit(self._unfinished, self._parts / f"round-{last:06d}-{_digest(self._unfinished)}.parquet")
 
     def _spill(self) -> None:
         import pyarrow as pa
@@ -149,4 +179,10 @@ def _schema() -> pa.Schema:
 
 def _last_of(part: Path) -> int:
     """The last round of a part."""
-    return int(part.stem.removeprefix("round-"))
+    return int(part.stem.split("-")[1])
+
+
+def _digest(part: Path) -> str:
+    """The beginning of its sha256, which is in its name."""
+    with part.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

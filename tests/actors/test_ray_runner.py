@@ -16,7 +16,7 @@ import torch
 from fogtune.actors import ray_runner
 from fogtune.actors.ray_runner import RayRunner
 from fogtune.platform.config import Config
-from fogtune.platform.errors import InputError, RunFailed
+from fogtune.platform.errors import InputError, ProcessLost, RunFailed
 from fogtune.platform.federation.local_runner import LocalRunner, Runner
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.run.record import RoundRecord
@@ -245,3 +245,14 @@ def test_what_a_killed_host_was_to_hand_on_is_missed_by_those_who_wait_for_it(
         assert (third.record.updates_lost, third.lost) == (0, None)
     finally:
         runner.close()
+
+
+def test_where_ray_has_died_on_this_machine_no_answer_is_waited_for(
+    tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raylet of this process is gone, and with it what would have started the actors."""
+    alive = iter([True])  # as the runner begins
+    monkeypatch.setattr(ray_runner, "_is_alive", lambda: next(alive, False))
+    monkeypatch.setattr(ray_runner, "WATCH_EVERY_S", 0.01)
+    with pytest.raises(ProcessLost, match=r"^Ray's process on this machine died$"):
+        RayRunner(tiny(), "gone")

@@ -11,7 +11,22 @@ import pytest
 import torch
 
 from fogtune.platform.errors import InputError
-from fogtune.platform.run.checkpoint import Flat, read_newest_checkpoint, write_checkpoint
+from fogtune.platform.run.checkpoint import (
+    Flat,
+    checkpoint_rounds,
+    drop_checkpoints_after,
+    read_checkpoint,
+    read_newest_checkpoint,
+    write_checkpoint,
+)
+
+
+@pytest.fixture(autouse=True)
+def rounds(tmp_path: Path) -> Path:
+    """Of the run whose checkpoints these are."""
+    path = tmp_path / "rounds.jsonl"
+    path.write_text("".join(f"{number}\n" for number in range(1, 21)))
+    return path
 
 
 def flat(round_number: int) -> Flat:
@@ -90,6 +105,26 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, file: str, damage: Any) ->
     assert found is not None
     assert found[0] == 2
     assert same(found[1], flat(2))
+
+
+def test_what_stands_for_rounds_that_are_no_longer_there_is_passed_over(tmp_path: Path, rounds: Path) -> None:
+    for number in (2, 3, 4):
+        write_checkpoint(tmp_path, number, flat(number), keep=9)
+    rounds.write_text(rounds.read_text().replace("3\n", "8\n"))
+    found = read_newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0] == 2
+    assert read_newest_checkpoint(tmp_path, until=2) is not None
+    with pytest.raises(InputError, match=r"rounds.jsonl: damaged before the end of round 3"):
+        read_checkpoint(tmp_path, 3)
+
+
+def test_some_stay_for_good(tmp_path: Path) -> None:
+    for number in range(1, 8):
+        write_checkpoint(tmp_path, number, flat(number), 2, lambda number: number % 3 == 0)
+    assert checkpoint_rounds(tmp_path) == [3, 6, 7]
+    drop_checkpoints_after(tmp_path, 5)
+    assert checkpoint_rounds(tmp_path) == [3]
 
 
 def test_if_none_is_whole_that_is_said_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ def test_a_part_appears_when_its_round_is_sealed(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(ledger, "ROWS_HELD", 2)
     book = Ledger(tmp_path)
     book.book(row(1) for _ in range(5))
-    part = tmp_path / "checkpoints" / "ledger" / "round-000001.parquet"
-    assert not part.exists()
+    parts = tmp_path / "checkpoints" / "ledger"
+    assert not list(parts.glob("round-*"))
     book.seal()
+    (part,) = parts.iterdir()
+    assert re.fullmatch(r"round-000001-[0-9a-f]{16}.parquet", part.name)
     assert rounds_of(part) == [1] * 5
-    assert [path.name for path in part.parent.iterdir()] == [part.name]
 
 
 def test_a_part_holds_the_rounds_since_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,9 +43,9 @@ def test_a_part_holds_the_rounds_since_the_one_before(tmp_path: Path, monkeypatc
         book.seal()
     book.seal()  # nothing is left to seal
     parts = tmp_path / "checkpoints" / "ledger"
-    assert {path.name: rounds_of(path) for path in sorted(parts.iterdir())} == {
-        "round-000003.parquet": [1, 1, 2, 2, 3, 3],
-        "round-000005.parquet": [4, 4, 5, 5],
+    assert {path.name[:12]: rounds_of(path) for path in parts.iterdir()} == {
+        "round-000003": [1, 1, 2, 2, 3, 3],
+        "round-000005": [4, 4, 5, 5],
     }
     book.merge()
     assert rounds_of(tmp_path / "ledger.parquet") == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -91,7 +94,7 @@ def test_a_resumed_run_books_later_rounds_anew(tmp_path: Path, monkeypatch: pyte
 
     resumed = Ledger(tmp_path)
     resumed.drop_after(1)
-    assert [path.name for path in (tmp_path / "checkpoints" / "ledger").iterdir()] == ["round-000001.parquet"]
+    assert [path.name[:13] for path in (tmp_path / "checkpoints" / "ledger").iterdir()] == ["round-000001-"]
     resumed.book([row(2), row(2)])
     resumed.seal()
     resumed.merge()
@@ -100,6 +103,34 @@ def test_a_resumed_run_books_later_rounds_anew(tmp_path: Path, monkeypatch: pyte
     resumed.discard_parts()
     assert rounds_of(tmp_path / "ledger.parquet") == [1, 2, 2]
     assert not (tmp_path / "checkpoints" / "ledger").exists()
+
+
+def test_whatever_bit_of_a_part_is_flipped_it_is_seen(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    for number in (1, 3, 4):
+        book.book([row(number)])
+        book.seal()
+    assert book.whole_until() == math.inf
+    (part,) = (tmp_path / "checkpoints" / "ledger").glob("round-000004*")
+    content = part.read_bytes()
+    for place in range(0, len(content), 97):
+        part.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert book.whole_until() == 3
+
+
+def test_a_ledger_whose_parts_were_merged_and_removed_is_cut(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    for number in (1, 2, 3):
+        book.book([row(number)])
+        book.seal()
+    book.merge()
+    book.discard_parts()
+    again = Ledger(tmp_path)
+    again.drop_after(2)
+    again.book([row(3), row(3)])
+    again.seal()
+    again.merge()
+    assert rounds_of(tmp_path / "ledger.parquet") == [1, 2, 3, 3]
 
 
 def test_rows_keep_their_values_and_an_empty_ledger_its_columns(tmp_path: Path) -> None:
