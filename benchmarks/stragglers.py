@@ -22,24 +22,25 @@ from fogtune.platform.run.directory import RunDirectory
 _CLASS = "{processor: {kind: power, flops_per_s: %s, power_w: 5}}"
 FEDERATION = (
     "execution.runner=local",
+    "evaluation.personal=false",
     "topology.tiers.0.count=4",
     "devices=[{name: reader, count: 16, modalities: [text], tasks: [topic]}, "
     "{name: slow, count: 4, modalities: [text], tasks: [topic], device_class: slow}]",
-    "sources={news: {kind: embedded, asset: bbc-news, held_out: {fraction: 0.2}, samples_per_device: 60, "
+    "sources={news: {kind: embedded, asset: bbc-news, held_out: {fraction: 0.2, limit: 200}, samples_per_device: 40, "
     "partition: {kind: dirichlet, alpha: 0.5, label: topic}}}",
     "tasks={topic: {source: news, inputs: [text], label: topic}}",
     "model.encoders={}",
-    "model.backbone.max_text_tokens=32",
+    "model.backbone.max_text_tokens=24",
     "local.learning_rate=1e-3",
     "network={radio: {fading: none}, channel: {kind: log-distance, shadowing_db: 0}}",
     f"network.classes={{phone: {_CLASS % '4e9'}, slow: {_CLASS % '4e8'}}}",
 )
 _ASYNCHRONOUS = "{kind: asynchronous, share: 0.5}"
 ROWS = {
-    "all": (12, "{}"),
-    "the first 80 %": (40, "{fog: {kind: semi-synchronous, share: 0.8}}"),
-    "half, asynchronous fog nodes": (40, f"{{fog: {_ASYNCHRONOUS}}}"),
-    "half, asynchronous fog nodes and cloud": (60, f"{{fog: {_ASYNCHRONOUS}, cloud: {_ASYNCHRONOUS}}}"),
+    "all": (16, "{}"),
+    "the first 80 %": (24, "{fog: {kind: semi-synchronous, share: 0.8}}"),
+    "half, asynchronous fog nodes": (32, f"{{fog: {_ASYNCHRONOUS}}}"),
+    "half, asynchronous fog nodes and cloud": (40, f"{{fog: {_ASYNCHRONOUS}, cloud: {_ASYNCHRONOUS}}}"),
 }
 """Whom nodes wait for -> rounds, and `federation.synchrony`."""
 
