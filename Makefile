@@ -19,7 +19,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PYTHONDONTWRITEBYTECODE :=
 INSTALL := install --no-compile
 
-.PHONY: help setup demo test check results bench docs clean
+.PHONY: help setup demo test chaos check results bench docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ demo: setup  ## fine-tune the default federation on real data; prints where its 
 
 test: setup  ## all tests
 	$(BIN)/pytest
+
+chaos: setup  ## kill processes of all kinds at random, twenty a game, and compare bits (FOGTUNE_CHAOS=games)
+	FOGTUNE_CHAOS=$${FOGTUNE_CHAOS:-1} $(BIN)/pytest tests/pipelines/test_chaos.py
 
 check: setup  ## lint, format, types, import contracts, generated docs
 	$(BIN)/ruff check .

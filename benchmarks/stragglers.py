@@ -40,7 +40,7 @@ ROWS = {
     "all": (16, "{}"),
     "the first 80 %": (24, "{fog: {kind: semi-synchronous, share: 0.8}}"),
     "half, asynchronous fog nodes": (32, f"{{fog: {_ASYNCHRONOUS}}}"),
-    "half, asynchronous fog nodes and cloud": (40, f"{{fog: {_ASYNCHRONOUS}, cloud: {_ASYNCHRONOUS}}}"),
+    "half, asynchronous fog nodes and cloud": (72, f"{{fog: {_ASYNCHRONOUS}, cloud: {_ASYNCHRONOUS}}}"),
 }
 """Whom nodes wait for -> rounds, and `federation.synchrony`."""
 

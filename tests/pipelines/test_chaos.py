@@ -1,8 +1,8 @@
 """Chaos: processes of all kinds are killed at random moments, and the run ends with the bits of an undisturbed one.
 
 The command runs in a process of its own: first with a Ray of its own, then, resumed, on a cluster of two machines,
-which are two raylets here. Whenever it ends before the run is complete, it is resumed. `FOGTUNE_CHAOS=8` plays as many
-games of each kind instead of one.
+which are two raylets here. Whenever it ends before the run is complete, it is resumed. A game takes minutes, so none is
+played unless asked for: `make chaos` plays one of each kind, `FOGTUNE_CHAOS=8 make chaos` eight.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHANGES = (
     f"execution={{runner: ray, host_retries: {ROUNDS}, restarts: {ROUNDS}}}",
 )
 ASYNCHRONOUS = ("federation.synchrony={fog: {kind: asynchronous, share: 0.6}}",)
-GAMES = [*range(int(os.environ.get("FOGTUNE_CHAOS", "1")))]
+GAMES = [*range(int(os.environ.get("FOGTUNE_CHAOS", "0")))]
 
 HOST, FOG, COORDINATOR = "ray::HostActor", "ray::AggregatorActor", "ray::CoordinatorActor"
 GCS, RAYLET, DRIVER = "gcs/gcs_server ", "raylet/raylet ", "driver"
@@ -192,7 +192,7 @@ def strike(kill: Kill, running: subprocess.Popen[str], machines: Machines | None
 
 
 @pytest.mark.parametrize("game", GAMES)
-@pytest.mark.parametrize("synchrony", [ASYNCHRONOUS, ()][: 1 + (len(GAMES) > 1)], ids=lambda found: str(bool(found)))
+@pytest.mark.parametrize("synchrony", [ASYNCHRONOUS, ()], ids=["asynchronous", "synchronous"])
 def test_whatever_is_killed_the_run_ends_with_the_same_bits(
     tiny: Callable[..., Config],
     tmp_path: Path,
