@@ -75,6 +75,9 @@ class HostPool:
         """Hosts that see the held-out data -> the devices that they are the home of."""
         hosts = Counter(self.machine.values())
         share = {m: min(1.0, int(1e4 * there.get(m, 0) / hosts[m]) / 1e4) for m in hosts}  # Ray's are ten-thousandths
+        free = float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+        if free < sum(share[m] * hosts[m] for m in hosts):
+            share = dict.fromkeys(hosts, 0.0)  # others run here too: to claim what they have is to wait for their end
         self._actors = {name: self._start(name, share[machine]) for name, machine in self.machine.items()}
         self._lives = dict.fromkeys(self._actors, 0)
         self._dead: set[str] = set()
