@@ -59,8 +59,10 @@ class FakeFineTune(ModuleType):
         error = "round 2: too few" if self.status == "failed" else None
         return FakeRun(self.make_run(rounds=2, status=self.status, error=error))
 
-    def resume(self, path: Path, *, on_event: Any = None, on_stage: Any = None, address: str | None = None) -> FakeRun:
-        self.resumed.append((path, address))
+    def resume(
+        self, path: Path, *, on_event: Any, on_stage: Any, address: str | None, from_round: int | None
+    ) -> FakeRun:
+        self.resumed.append((path, address, from_round))
         return self.run(None, on_event=on_event, on_stage=on_stage)  # type: ignore[arg-type]
 
 
@@ -202,8 +204,10 @@ def test_an_interrupted_run_exits_130_and_says_how_to_go_on(fine_tune: FakeFineT
 def test_resume_finds_the_run(fine_tune: FakeFineTune, make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(status="stopped")
     assert invoke("resume", run.id, "--address", "auto").exit_code == 0
-    ((path, address),) = fine_tune.resumed
-    assert (Path(path).resolve(), address) == (run.path.resolve(), "auto")
+    assert invoke("resume", run.id, "--from", "2").exit_code == 0
+    (path, *first), (_, *second) = fine_tune.resumed
+    assert Path(path).resolve() == run.path.resolve()
+    assert (first, second) == (["auto", None], [None, 2])
 
 
 @pytest.mark.usefixtures("fine_tune")
