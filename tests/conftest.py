@@ -68,6 +68,7 @@ def record() -> Callable[..., RoundRecord]:
             participants=4,
             dropped=0,
             updates_lost=int(number % 2 == 0),
+            failures={"crash": 1} if number % 2 == 0 else {},
             loss={"topic": 1 / number, "vqa": 2 / number},
             tasks={}
             if number == 1

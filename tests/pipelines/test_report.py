@@ -77,7 +77,7 @@ def test_the_page_names_every_task_node_module_and_loss(make_run: MakeRun) -> No
         "completed",
     ):
         assert name in text
-    assert re.search(r"updates lost\s*2401", text)  # the row of round 2: participants, dropped, lost
+    assert re.search(r"updates lost\s*why\s*2401crash 1", text)  # of round 2: participants, dropped, lost, why
 
 
 def test_curves_are_drawn_against_rounds_and_bytes(make_run: MakeRun) -> None:
