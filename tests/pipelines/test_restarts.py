@@ -12,7 +12,7 @@ import pytest
 import ray
 
 import fogtune
-from fogtune.pipelines import fine_tune
+from fogtune.pipelines import rounds
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError, ProcessLost
 from fogtune.platform.federation.local_runner import LocalRunner, RoundResult
@@ -26,8 +26,8 @@ Left = Callable[[RunDirectory], object]
 def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[int]], None]:
     """Let runs lose their processes in these rounds, one after the other; in round 0, as they start."""
 
-    def set_up(rounds: Sequence[int]) -> None:
-        left = list(rounds)
+    def set_up(numbers: Sequence[int]) -> None:
+        left = list(numbers)
 
         class Runner(LocalRunner):
             def __init__(self, config: Config, *_: object) -> None:
@@ -40,7 +40,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[int]], None]:
                     raise ProcessLost(left.pop(0), "coordinator died:\nkilled")
                 return super().round(number)
 
-        monkeypatch.setattr(fine_tune, "LocalRunner", Runner)
+        monkeypatch.setattr(rounds, "LocalRunner", Runner)
 
     return set_up
 
@@ -98,7 +98,7 @@ def test_a_cluster_that_is_gone_fails_the_run(
     tiny: MakeConfig, breaks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks([2])
-    runner = vars(fine_tune)["LocalRunner"]
+    runner = vars(rounds)["LocalRunner"]
     starts = []
 
     def start(config: Config, *_: object) -> LocalRunner:
@@ -108,7 +108,7 @@ def test_a_cluster_that_is_gone_fails_the_run(
         started: LocalRunner = runner(config)
         return started
 
-    monkeypatch.setattr(fine_tune, "LocalRunner", start)
+    monkeypatch.setattr(rounds, "LocalRunner", start)
     failed = fogtune.run(tiny("rounds=3", f"output.directory={tmp_path}"))
     assert failed.status == "failed"
     error = failed.directory.info.error

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from typer.testing import CliRunner
 
 import fogtune
-from fogtune.pipelines import fine_tune, sinks
+from fogtune.pipelines import rounds, sinks
 from fogtune.pipelines.cli import app
 from fogtune.platform.config import Config
 from fogtune.platform.errors import ProcessLost
@@ -70,7 +70,7 @@ def test_tensorboard_has_every_round_once_after_restarts_and_resuming(
         if record.round == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fine_tune, "LocalRunner", Runner)
+    monkeypatch.setattr(rounds, "LocalRunner", Runner)
     config = tiny("rounds=4", "network={}", "output.checkpoint_every=4", TENSORBOARD, f"output.directory={tmp_path}")
     stopped = fogtune.run(config, on_event=on_event)
     assert (stopped.status, breaks) == ("stopped", [])
