@@ -33,6 +33,7 @@ def book(run: RunDirectory, rounds: Iterable[Iterable[LedgerRow]]) -> None:
         ledger.book(rows)
         ledger.seal()
     ledger.merge()
+    ledger.discard_parts()
 
 
 def hop(number: int, kind: str, source: str, target: str, hops: int = 1, *, lost: bool = False) -> LedgerRow:
