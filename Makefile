@@ -33,7 +33,7 @@ test: setup  ## all tests
 	$(BIN)/pytest
 
 chaos: setup  ## kill processes of all kinds at random, twenty a game, and compare bits (FOGTUNE_CHAOS=games)
-	FOGTUNE_CHAOS=$${FOGTUNE_CHAOS:-1} $(BIN)/pytest tests/pipelines/test_chaos.py
+	FOGTUNE_CHAOS=$${FOGTUNE_CHAOS:-1} $(BIN)/pytest tests/pipelines/test_chaos.py tests/actors/test_machines.py
 
 check: setup  ## lint, format, types, import contracts, generated docs
 	$(BIN)/ruff check .

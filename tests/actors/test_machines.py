@@ -33,6 +33,7 @@ from fogtune.platform.run import RoundRecord, RunDirectory
 NODES = {"cloud": ["held-out"], "fog-0": [], "site-a": ["watch-0", "watch-2"], "site-b": ["watch-1", "watch-3"]}
 """Label of a machine -> the folders that lie there."""
 CLI = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
+LOSSES = pytest.mark.skipif("FOGTUNE_CHAOS" not in os.environ, reason="takes minutes; make chaos runs it")
 TIMEOUT_S = 150.0
 """For each thing that is waited for; Ray alone takes half a minute on a machine that is busy otherwise."""
 WHO_IS_WHERE = """
@@ -335,6 +336,7 @@ def test_actors_run_on_their_machines_and_samples_stay_there(
     assert left(done) == left_in_process(path, left)
 
 
+@LOSSES
 def test_a_round_goes_on_without_a_machine_that_comes_back_later(
     machines: dict[str, Machine], config: Callable[..., Path]
 ) -> None:
@@ -354,6 +356,7 @@ def test_a_round_goes_on_without_a_machine_that_comes_back_later(
         run.communicate(timeout=TIMEOUT_S)
 
 
+@LOSSES
 def test_below_the_quorum_it_ends_and_is_resumed_when_the_machine_is_back(
     machines: dict[str, Machine], config: Callable[..., Path], left: Callable[[RunDirectory], Any]
 ) -> None:
