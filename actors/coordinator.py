@@ -269,7 +269,7 @@ class CoordinatorActor:
             The reports; the fog actors' receipts; device that has trained and remembers something -> reference to
             states with its.
         """
-        plan, tree = begun.plan, self._coordinator.tree
+        plan = begun.plan
         reports = lost(plan)
         receipts: list[Any] = []
         remembered: dict[str, Any] = {}
@@ -278,8 +278,7 @@ class CoordinatorActor:
         to_heads: dict[str, list[Any]] = {}
         for call, answer in self._hosts.answers(begun.calls, self._number):
             if isinstance(answer, ActorDied):
-                why, failure = f"its host {answer.reason}", "time-out" if isinstance(answer, TimedOut) else "crash"
-                reports += [DeviceReport(device, why, failure=failure) for device in begun.asked[call.host]]
+                reports += _lost_with(answer, begun.asked[call.host])
                 continue
             some, remembering, seconds = answer
             reports += some
@@ -291,16 +290,34 @@ class CoordinatorActor:
                 else:
                     receipts += self._nodes.deliver(address, bundle)
         self._assignment.measured(spent)
-        reports = self._coordinator.heard(plan, in_order(plan, reports))
-        delivering = {report.device for report in reports if report.error is None}
-        for head, bundles in to_heads.items():
-            if head in delivering:
-                parent = tree[head].parent or ""
-                layout, parts = self._nodes.parts_of([parent])
-                arguments = (plan.round, head, parent, layout, len(parts), *parts, *bundles)
-                call = self._hosts.ask(self._hosts.home[head], "add_up", *arguments)
-                receipts += self._nodes.add(parent, call.refs[0])
-        return reports, receipts, remembered
+        failed = {report.device for report in reports if report.error is not None}
+        delivering = {head: bundles for head, bundles in to_heads.items() if head not in failed}
+        died, more = self._add_up(plan.round, delivering)
+        reports = [died.get(report.device, report) for report in reports]
+        return self._coordinator.heard(plan, in_order(plan, reports)), receipts + more, remembered
+
+    def _add_up(self, round_number: int, bundles: Mapping[str, list[Any]]) -> tuple[dict[str, DeviceReport], list[Any]]:
+        """Have cluster heads add up what they were sent, and send it upward.
+
+        Returns:
+            The reports of heads that have died at it; the fog actors' receipts.
+        """
+        tree = self._coordinator.tree
+        calls = []
+        for head, some in bundles.items():
+            parent = tree[head].parent or ""
+            layout, parts = self._nodes.parts_of([parent])
+            arguments = (round_number, head, parent, layout, len(parts), *parts, *some)
+            calls.append(self._hosts.ask(self._hosts.home[head], "add_up", *arguments, returns=2))
+        died: dict[str, DeviceReport] = {}
+        receipts: list[Any] = []
+        for call, answer in self._hosts.answers(calls, round_number):
+            _, head, parent = call.arguments[:3]
+            if isinstance(answer, ActorDied):
+                (died[head],) = _lost_with(answer, [head])
+            else:
+                receipts += self._nodes.add(parent, call.refs[1])
+        return died, receipts
 
     def _cooperate(self, found: Cooperation) -> dict[str, Disagreement]:
         """Neighbours average what they keep."""
@@ -342,6 +359,12 @@ class CoordinatorActor:
 
     def _get(self, refs: Any) -> Any:
         return get(refs, self._number)
+
+
+def _lost_with(death: ActorDied, devices: Iterable[str]) -> list[DeviceReport]:
+    """The reports of devices whose host has died."""
+    failure = "time-out" if isinstance(death, TimedOut) else "crash"
+    return [DeviceReport(device, f"its host {death.reason}", failure=failure) for device in devices]
 
 
 CoordinatorRemote = ray.remote(CoordinatorActor)

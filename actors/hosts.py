@@ -144,10 +144,15 @@ class HostActor:
         return self._host.cooperate(found, _of(whose, states), devices)
 
     @ray.method
-    def add_up(self, round_number: int, head: str, parent: str, layout: Layout, parts: int, *given: Any) -> Update:
-        """What a cluster head sends upward of what it was sent: bundles, given behind the parent's versions."""
+    def add_up(self, round_number: int, head: str, parent: str, layout: Layout, parts: int, *given: Any) -> Any:
+        """What a cluster head sends upward of what it was sent: bundles, given behind the parent's versions.
+
+        Returns:
+            To be called with `num_returns=2`: nothing, as a sign of life, and the sum, which goes from here to who adds
+            it up.
+        """
         total = sum((bundle[head] for bundle in given[parts:] if head in bundle), start=Update.empty())
-        return self._host.head_update(round_number, head, total, assembled(layout, given[:parts])[parent])
+        return None, self._host.head_update(round_number, head, total, assembled(layout, given[:parts])[parent])
 
     @ray.method
     def evaluate(

@@ -14,6 +14,8 @@ import ray
 import torch
 
 from fogtune.actors import ray_runner
+from fogtune.actors.coordinator import CoordinatorActor
+from fogtune.actors.host_pool import Call, HostPool
 from fogtune.actors.ray_runner import RayRunner
 from fogtune.platform.config import Config
 from fogtune.platform.errors import InputError, ProcessLost, RunFailed
@@ -163,6 +165,42 @@ def test_a_host_that_is_killed_in_a_cohort_loses_nothing(
         assert same_bits(runner.snapshot(), expected[2])
     finally:
         runner.close()
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_host_that_is_killed_as_a_head_adds_up(
+    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    """It is asked again; or what was sent to that head is lost with it."""
+    config = tiny(NETWORK, HEADED_ONLY, f"execution.host_retries={retries}", "federation.quorum=0.1")
+    namespace = f"adding-{retries}"
+    ask = HostPool.ask
+    heads: list[tuple[str, str]] = []
+
+    def ask_and_kill(self: HostPool, host: str, method: str, *arguments: Any, returns: int = 1) -> Call:
+        if method == "add_up" and not heads:
+            os.kill(host_pid(namespace, host), signal.SIGKILL)
+        if method == "add_up":
+            heads.append((host, arguments[1]))
+        return ask(self, host, method, *arguments, returns=returns)
+
+    monkeypatch.setattr(HostPool, "ask", ask_and_kill)
+    coordinator: Any = CoordinatorActor(config, namespace)  # in this process, so that it can be watched
+    try:
+        coordinator.start()
+        result = coordinator.round(1)
+    finally:
+        for name in names_in(namespace):
+            ray.kill(ray.get_actor(name, namespace))
+    undisturbed = LocalRunner(config).round(1)
+    if retries:
+        assert replace(result.record, wall_s=0.0) == replace(undisturbed.record, wall_s=0.0)
+        assert result.lost is None
+    else:
+        lost = sum(host == heads[0][0] for host, _ in heads)
+        assert result.record.failures["crash"] == lost
+        assert result.record.updates_lost == lost + result.record.failures["head"]
+        assert f"its host {heads[0][0]} died" in (result.lost or "")
 
 
 def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeConfig, shared_ray: None) -> None:

@@ -398,6 +398,7 @@ class TestServeRefuses:
 
         monkeypatch.setattr(ray, "is_initialized", lambda: False)
         monkeypatch.setattr(ray, "init", fail)
+        monkeypatch.setattr(ray, "shutdown", lambda: None)  # of one that other tests share
 
     @pytest.mark.parametrize(
         ("arguments", "mentioned"),
