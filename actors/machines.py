@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from fogtune.platform.data.wording import listed
 from fogtune.platform.errors import InputError
 from fogtune.platform.topology import Tree
+from fogtune.platform.wording import listed
 
 LABEL = "fogtune.io/node"
 

@@ -7,10 +7,11 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fogtune.platform.errors import InputError
+from fogtune.platform.wording import some
 
 from . import readable
 from .checking import Check, free_memory_bytes
@@ -122,23 +123,19 @@ def same_versions(found: Mapping[str, Versions | None]) -> Check:
     """
     silent = [machine for machine, versions in found.items() if versions is None]
     if silent:
-        text = f"no task ran within {TASK_TIMEOUT_S} s on {_some(silent)}"
+        text = f"no task ran within {TASK_TIMEOUT_S} s on {some(silent)}"
         return Check("versions", "failure", text, "ray status on that machine; ray stop and ray start there")
     by_versions: dict[str, list[str]] = {}
     for machine, versions in found.items():
         text = ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
         by_versions.setdefault(text, []).append(machine)
     if len(by_versions) > 1:
-        text = "; ".join(f"{_some(machines)}: {versions}" for versions, machines in by_versions.items())
+        text = "; ".join(f"{some(machines)}: {versions}" for versions, machines in by_versions.items())
         return Check("versions", "failure", text, "make setup in the same checkout on all, then start Ray again there")
     (text,) = by_versions
     if any("none" in (versions or {}).values() for versions in found.values()):
         return Check("versions", "failure", text, "make setup on all of them, and ray start from that .venv")
     return Check("versions", "ok", f"{text} on all")
-
-
-def _some(machines: Sequence[str]) -> str:
-    return ", ".join(machines[:3]) + (f" and {len(machines) - 3} more" if len(machines) > 3 else "")
 
 
 def _free(port: int) -> bool:

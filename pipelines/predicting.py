@@ -16,8 +16,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
-from fogtune.platform.data.wording import listed
 from fogtune.platform.errors import FogTuneError, InputError
+from fogtune.platform.wording import listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fogtune.platform.data.table import Raw
 from fogtune.platform.data.values import as_series, image_pixels, series_values
-from fogtune.platform.data.wording import listed, quoted
+from fogtune.platform.wording import listed, quoted
 
 from .problems import Problem
 from .registry import Input, TaskInfo

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fogtune.platform.data.table import Raw
-from fogtune.platform.data.wording import listed, quoted
+from fogtune.platform.wording import listed, quoted
 
 from .decoding import Decoder
 from .labels import chosen

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from fogtune.platform.data.wording import quoted
+from fogtune.platform.wording import quoted
 
 from .problems import Problem
 

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from fogtune.platform.data.table import Raw
-from fogtune.platform.data.wording import listed, quoted
+from fogtune.platform.wording import listed, quoted
 
 from .decoding import Decoder
 from .labels import chosen

@@ -14,7 +14,7 @@ from pydantic import BaseModel, StrictBool, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from fogtune.platform.data.wording import quoted
+from fogtune.platform.wording import quoted
 
 from . import oip
 from .problems import Problem, responses

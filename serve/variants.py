@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fogtune.platform.config import Config
-from fogtune.platform.data.wording import quoted
 from fogtune.platform.errors import InputError
 from fogtune.platform.modules import modules_of_task
 from fogtune.platform.topology import CLOUD, Tree
+from fogtune.platform.wording import listed, quoted
 
 from .registry import Entry, Version
 
@@ -66,7 +66,7 @@ def resolve(
         holders = [version.entries[node, module] for node in path if (node, module) in version.entries]
         if not holders and module.startswith(("head/", "encoder/")):
             with_it = [_name(tree, tree_node.id) for tree_node in tree if (tree_node.id, module) in version.entries]
-            problem = f"{variant!r} has no {module} in v{version.number}; variants that have: {_some(with_it)}"
+            problem = f"{variant!r} has no {module} in v{version.number}; variants that have: {listed(with_it)}"
             raise InputError("variant", problem)
         found[module] = holders[0] if holders else None
     return found
@@ -74,7 +74,3 @@ def resolve(
 
 def _name(tree: Tree, node: str) -> str:
     return GLOBAL if node == CLOUD else f"{tree[node].tier}:{node}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"

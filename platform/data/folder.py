@@ -22,10 +22,10 @@ from PIL import Image
 
 from ..config import FolderSource
 from ..errors import InputError
+from ..wording import listed, quoted
 from .columns import LazyColumn
 from .table import Label, Raw, Table
 from .values import channels_of, image_pixels, label_value, series_values
-from .wording import listed, quoted
 
 _T = TypeVar("_T")
 _Row = dict[str, Any]

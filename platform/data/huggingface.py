@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ..config import HuggingFaceSource
 from ..errors import InputError
+from ..wording import listed
 from .columns import LazyColumn
 from .table import Label, Raw, Table
 from .values import channels_of, image_pixels, label_value, series_values
-from .wording import listed
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..wording import listed, quoted
 from .table import Label, Table
-from .wording import listed, quoted
 
 _LARGEST = float(np.finfo(np.float32).max)
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ..config import DirichletPartition, HeldOut, IidPartition, NaturalPartition, ShardPartition, Source
 from ..errors import InputError
 from ..rng import numpy_generator
+from ..wording import listed
 from .labels import class_name
 from .own_folders import HELD_OUT
 from .table import Indices, Shard, Split, Table
-from .wording import listed
 
 _Draw = Callable[..., np.random.Generator]
 """Purpose and device id, if any -> generator."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..wording import quoted
 from .table import Label
-from .wording import quoted
 
 
 def image_pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from fogtune.platform.config import Churn, Config, Diurnal, Trace
 from fogtune.platform.errors import InputError
 from fogtune.platform.rng import numpy_generator
 from fogtune.platform.topology import Tree
+from fogtune.platform.wording import some
 
 There = Callable[[str, int], bool]
 """(device, round) -> whether it is there."""
@@ -96,11 +97,8 @@ def _read(trace: Trace, tree: Tree) -> dict[str, list[tuple[int, float]]]:
             problem = f"row {number} is {','.join(row)[:80]!r}; allowed: device,FROM,UNTIL with FROM below UNTIL"
             raise InputError(f"{where} {trace.path}", problem) from None
         if not tree.is_device(device):
-            raise InputError(f"{where} {trace.path}", f"row {number}: {device!r} is no device; allowed: {_some(tree)}")
+            raise InputError(
+                f"{where} {trace.path}", f"row {number}: {device!r} is no device; allowed: {some(tree.devices)}"
+            )
         times.setdefault(device, []).append(time)
     return times
-
-
-def _some(tree: Tree) -> str:
-    devices: Sequence[str] = tree.devices
-    return ", ".join(devices[:3]) + (f" and {len(devices) - 3} more" if len(devices) > 3 else "")

@@ -1,4 +1,4 @@
-"""The coordinator's decisions and book-keeping: plan a round, judge its reports, count its bytes. No Ray, no tensors.
+"""The coordinator's judgement and book-keeping: what came of a round, and the state after it. No Ray, no tensors.
 
 A runner asks `plan`, carries orders and updates about, and tells the coordinator what came of it:
 
@@ -9,26 +9,23 @@ A runner asks `plan`, carries orders and updates about, and tells the coordinato
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 
 from fogtune.platform.config import Config
 from fogtune.platform.errors import RunFailed
 from fogtune.platform.ownership import Ownership, own
-from fogtune.platform.rng import numpy_generator
-from fogtune.platform.topology import DEVICE, Tree
+from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
+from fogtune.platform.wording import some
 
 from .adaptive import choose_cadences
 from .cooperation import Cooperation, cooperation
 from .costs import RoundCosts
-from .decisions import Devices, decide
-from .holdings import Fetching, Holdings
-from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
-from .sampling import Sampling
+from .holdings import Holdings
+from .messages import DeviceReport, RoundPlan, Setup
+from .planning import Planner
 from .state import CoordinatorState
-from .waiting import Arrival, late_children, latest_s, waits_for_all, without_late
+from .waiting import latest_s
 
 
 class Coordinator:
@@ -41,40 +38,12 @@ class Coordinator:
         self.setup = setup
         self.costs = RoundCosts(config, self.tree, self.ownership, setup)
         self._holdings = Holdings(self.tree, self.ownership)
-        self._all_experts = tuple(range(config.model.experts.count)) if config.model.experts else ()
-        self._sampling = Sampling(config, self.tree, setup, self.costs, self._holdings)
-        self._all_are_waited_for = waits_for_all(config)
+        self._planner = Planner(config, self.tree, self.ownership, setup, self.costs, self._holdings)
         self.state = state or self._holdings.at_the_start()
 
     def plan(self, round_number: int) -> RoundPlan:
-        """Who trains what in a round, what each device fetches first and sends afterwards, and over whom.
-
-        Raises:
-            RunFailed: the network allows no device to take part.
-        """
-        config = self.config
-        due = round_number % config.evaluation.every == 0 or round_number == config.rounds
-        first = self._holdings.lacking(self.state, round_number)
-        orders = self._in_order((*self._orders(round_number, first), *self._under_way(round_number)))
-        personal = due and config.evaluation.personal
-        held_back, chosen = self._held_back(round_number)
-        plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)
-        network = self.costs.network
-        if network is None:
-            return plan
-        state, d2d = self.state, network.network.d2d
-        # Devices that do not take part matter only where they may help those that do.
-        awake = [order.device for order in orders] if d2d is None else self._sampling.present(round_number)
-        having = self._holdings.having(state, awake, first) if d2d is not None and d2d.share else {}
-        devices = Devices(frozenset(awake), having, state.headed, state.spent_j, state.trained)
-        cooperating = partial(self._largest_cooperation, round_number)
-        decided = decide(self.costs, network, plan, state.ready_s, devices, cooperating)
-        links = cooperating(decided.orders).links
-        if not decided.orders:
-            why = _some([f"{d.about}: {d.why}" for d in decided.decisions], "; ")
-            raise RunFailed(round_number, f"no device can take part; {why}")
-        plan = replace(plan, orders=decided.orders, decisions=(*chosen, *decided.decisions), links=links)
-        return plan if self._all_are_waited_for else self._without_late(plan, decided.arrivals)
+        """Who trains what in a round. Raises RunFailed: nobody can take part."""
+        return self._planner.plan(self.state, round_number)
 
     def heard(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> list[DeviceReport]:
         """The reports, but for those whose cluster head failed: with it, what it was to add up is lost."""
@@ -130,7 +99,7 @@ class Coordinator:
             error = answers.get(order.device, "no answer")
             if error is not None:
                 devices_of.setdefault(error, []).append(order.device)
-        return _some([f"{_some(who, ', ')}: {why}" for why, who in devices_of.items()], "; ") or None
+        return some([f"{some(who, ', ')}: {why}" for why, who in devices_of.items()], "; ") or None
 
     def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Remember what the devices now hold and used."""
@@ -189,120 +158,7 @@ class Coordinator:
         for head in {order.head for order in plan.orders if order.head}:
             state.headed[head] = state.headed.get(head, 0) + 1
 
-    def _largest_cooperation(self, round_number: int, orders: Sequence[DeviceOrder]) -> Cooperation:
-        """What neighbours average if each of them trains all that it does not send up."""
-        d2d = self.config.network.d2d if self.config.network else None
-        if d2d is None or not d2d.gossip_steps or self.costs.network is None:
-            return Cooperation()
-        training = [order for order in orders if not order.lost]
-        links = self.costs.network.pairs(round_number, {order.device for order in training})
-        kept = [DeviceReport(o.device, None, kept=tuple(m for m in o.modules if m not in o.upward)) for o in training]
-        return cooperation(self.ownership, links, d2d.gossip_steps, kept)
-
-    def _held_back(self, round_number: int) -> tuple[dict[str, tuple[str, ...]], tuple[Decision, ...]]:
-        """By adaptive cadences: tier -> modules that are not sent on this round, and why."""
-        adaptive, state = self.config.federation.adaptive, self.state
-        if adaptive is None or round_number == self.config.rounds:
-            return {}, ()
-        periods = {m: self._period(m, adaptive.tier, cadence) for m, cadence in state.cadences.items()}
-        held = tuple(module for module, period in periods.items() if round_number % period)
-        decisions = tuple(
-            Decision(
-                module,
-                "is held back",
-                f"sent on every {periods[module]} rounds: it moves by {state.moved[module]:.2g} a round "
-                f"and takes {self.costs.round_trip_bytes(module)} bytes",
-            )
-            for module in held
-        )
-        return {adaptive.tier: held}, decisions
-
-    def _period(self, module: str, tier: str, chosen: int) -> int:
-        """The multiple of the module's own cadence that comes nearest to the chosen one from below."""
-        own = self.ownership.cadence(module, tier)
-        return own * max(1, chosen // own)
-
-    def _orders(self, round_number: int, first: Mapping[str, Sequence[str]]) -> tuple[DeviceOrder, ...]:
-        """Of all participants; devices that are alike share what their orders say."""
-        fetching = Fetching(self._holdings, self.state, first)
-        kinds: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        alike: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        orders = []
-        for device in self._sampling.draw(round_number, self.state):
-            experts = self._experts(device, round_number)
-            kind = self.tree[device].group, experts
-            if kind not in kinds:
-                kinds[kind] = self._modules(device, experts, round_number)
-            modules, upward = kinds[kind]
-            likeness = kind, fetching.likeness(device)
-            if likeness not in alike:
-                fetched, known = fetching.of(device, modules)
-                alike[likeness] = fetched, tuple(module for module in known if self.costs.as_changes(module))
-            fetched, changes = alike[likeness]
-            orders.append(DeviceOrder(device, modules, experts, fetched, upward, changes))
-        return tuple(orders)
-
-    def _under_way(self, round_number: int) -> list[DeviceOrder]:
-        """Of devices that have begun in an earlier round, and are there: what they were told then."""
-        orders = []
-        present = frozenset(self._sampling.present(round_number)) if self.state.under_way else frozenset()
-        for device, since in self.state.under_way.items():
-            if device not in present:
-                continue
-            experts = self._experts(device, since)
-            modules, upward = self._modules(device, experts, since)
-            order = DeviceOrder(device, modules, experts, (), upward, begun=since)
-            orders.append(replace(order, behind=self._holdings.behind(self.state, order)))
-        return orders
-
-    def _without_late(self, plan: RoundPlan, arrivals: Mapping[str, float]) -> RoundPlan:
-        """The plan in which nodes wait as configured."""
-        sent = {order.device: frozenset(order.upward) for order in plan.orders}
-        coming = {device: Arrival(at_s, sent[device]) for device, at_s in arrivals.items()}
-
-        def sends(node: str, modules: frozenset[str]) -> tuple[frozenset[str], float]:
-            tier = self.tree[node].tier
-            goes_up = (m for m in modules if self.ownership.goes_up(m, tier, plan.round))
-            upward = frozenset(m for m in goes_up if not plan.stays(m, node, tier))
-            return upward, self.costs.rise_s(upward)
-
-        late = late_children(self.config, self.tree, coming, sends, self.state.ready_s)
-        plan = without_late(self.config, self.tree, plan, late)
-        return replace(plan, behind=self._holdings.nodes_behind(self.state, plan.away))
-
-    def _in_order(self, orders: Sequence[DeviceOrder]) -> tuple[DeviceOrder, ...]:
-        """In the order of the tree's devices."""
-        if not self.state.under_way:
-            return tuple(orders)
-        found = {order.device: order for order in orders}
-        return tuple(found[device] for device in self.tree.devices if device in found)
-
-    def _modules(
-        self, device: str, experts: tuple[int, ...], round_number: int
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What a device with these experts trains, and what of it goes up."""
-        idle = {f"expert/{k}" for k in self._all_experts if k not in experts}
-        modules = tuple(m for m in self._holdings.trained(device, round_number) if m not in idle)
-        return modules, tuple(m for m in modules if self.ownership.goes_up(m, DEVICE, round_number))
-
-    def _experts(self, device: str, round_number: int) -> tuple[int, ...]:
-        """Those used last, and some others to try; all of them the first time, and if none was used enough."""
-        every = self._all_experts
-        used = self.state.experts.get(device)
-        if not used or self.config.model.experts is None:
-            return every
-        others = [k for k in every if k not in used]
-        generator = numpy_generator(self.config.seed, "explore", round_number, device)
-        explored = generator.permutation(others)[: self.config.model.experts.explore]
-        return tuple(sorted({*used, *(int(k) for k in explored)}))
-
 
 def arrived_of(reports: Sequence[DeviceReport]) -> set[str]:
     """Devices whose updates have arrived."""
     return {report.device for report in reports if report.error is None}
-
-
-def _some(items: Sequence[str], separator: str) -> str:
-    """The first three, and how many more there are."""
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return separator.join(items[:3]) + more

@@ -108,7 +108,8 @@ def _closes_s(synchrony: Synchrony | None, came: Sequence[tuple[float, str]], be
     """When a node has waited long enough: not before it begins, for what has come by then is there."""
     closes_s = came[-1][0]
     if isinstance(synchrony, SemiSynchronous | Asynchronous):
-        closes_s = came[math.ceil(synchrony.share * len(came)) - 1][0]
+        wanted = math.ceil(round(synchrony.share * len(came), 9))  # in floats 0.28 * 25 is more than 7
+        closes_s = came[wanted - 1][0]
     if isinstance(synchrony, SemiSynchronous) and synchrony.deadline_s is not None:
         closes_s = min(closes_s, max(begins_s + synchrony.deadline_s, came[0][0]))
     return max(closes_s, begins_s)

@@ -53,7 +53,7 @@ def test_an_input_that_is_not_given_needs_no_encoder(registry: Registry) -> None
 def test_an_encoder_that_nobody_trained_is_not_served(registry: Registry) -> None:
     version = registry.read(2)
     without = {key: entry for key, entry in version.entries.items() if key[1] != "encoder/image"}
-    with pytest.raises(InputError, match="'global' has no encoder/image in v2; variants that have: none"):
+    with pytest.raises(InputError, match="'global' has no encoder/image in v2; variants that have: nothing"):
         resolve(
             registry.config, registry.tree, Version(2, without, version.tasks, 0), "vqa", "global", ["text", "image"]
         )

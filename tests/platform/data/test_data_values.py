@@ -8,7 +8,6 @@ from PIL import Image
 
 from fogtune.platform.data.columns import LazyColumn
 from fogtune.platform.data.values import image_pixels
-from fogtune.platform.data.wording import listed, quoted
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
@@ -49,11 +48,3 @@ def test_a_lazy_column_is_a_sequence() -> None:
     for row in (3, -4):
         with pytest.raises(IndexError):
             column[row]
-
-
-def test_long_lists_and_values_are_cut() -> None:
-    assert listed([]) == "nothing"
-    assert listed(["a", "b"]) == "a, b"
-    assert listed(range(30)).endswith("18, 19, ... (30 in all)")
-    assert quoted("a\nb") == r"'a\nb'"
-    assert len(quoted("x" * 500)) == 60

@@ -67,6 +67,19 @@ def test_those_who_come_at_once_are_treated_alike(tiny: MakeConfig) -> None:
     assert until(late(config, dict.fromkeys(COME, 2.0))) == {}
 
 
+def test_a_share_that_is_a_whole_number_is_that_many(tiny: MakeConfig) -> None:
+    group = "devices=[{name: a, count: 25, modalities: [text], tasks: [topic]}]"
+    devices = [f"a-{i}" for i in range(25)]
+    config = tiny(
+        *TREE,
+        group,
+        f"topology={{kind: listed, tree: {{fog-0: [{', '.join(devices)}]}}}}",
+        "federation.synchrony={fog: {kind: semi-synchronous, share: 0.28}}",
+    )
+    found = late(config, {device: float(i) for i, device in enumerate(devices)})
+    assert until(found) == dict.fromkeys(devices[7:], 6.0)
+
+
 def test_a_deadline_counts_from_where_the_node_begins(tiny: MakeConfig) -> None:
     config = tiny(*TREE, "federation.synchrony={fog: {kind: semi-synchronous, share: 1, deadline_s: 2.5}}")
     assert until(late(config, ready_s={"fog-0": 6.0, "fog-1": 1.0})) == {"c-0": 8.5, "e-0": 3.5}
