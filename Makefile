@@ -30,7 +30,7 @@ demo: setup  ## fine-tune the default federation on real data; prints where its 
 	$(BIN)/fogtune run
 
 test: setup  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 chaos: setup  ## kill processes of all kinds at random, twenty a game, and compare bits (FOGTUNE_CHAOS=games)
 	FOGTUNE_CHAOS=$${FOGTUNE_CHAOS:-1} $(BIN)/pytest tests/pipelines/test_chaos.py tests/actors/test_machines.py

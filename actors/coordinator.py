@@ -150,7 +150,7 @@ class CoordinatorActor:
         sums = self._sums(evaluating)
         wall_s, self._since = time.perf_counter() - self._since, time.perf_counter()
         record = self._accountant.record(plan, reports, step.upward, booked, sums, disagreement, wall_s)
-        self._metrics.tell(record)
+        self._metrics.tell(record, {host: len(begun.asked.get(host, ())) for host in self._hosts.machine})
         log.info("took %.2f s, %d took part", wall_s, record.participants, extra={"round": number})
         return RoundResult(record, booked.rows, lost)
 

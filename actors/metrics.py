@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
@@ -30,6 +31,7 @@ class RoundMetrics:
         self._rounds = gauge("rounds", "Rounds that the run is going to have")
         self._participants = gauge("participants", "Devices that took part in the last round")
         self._under_way = gauge("devices_under_way", "Devices whose updates come in a later round")
+        self._queue = gauge("host_queue", "Devices that a host was asked to train in the last round", "host")
         self._metric = gauge("task_metric", "Held-out value of the global model", "task", "metric")
         self._loss = gauge("task_loss", "Mean training loss of the last round", "task")
         self._duration_s = gauge("round_duration_seconds", "Wall time of a round, of late")
@@ -46,8 +48,13 @@ class RoundMetrics:
         # Numbers of a process that died stay for a while beside those of the next one: this tells them apart.
         self._began_s = time.time()
 
-    def tell(self, record: RoundRecord) -> None:
-        """Tell of a round, at the latest with the next after a second, or with the last."""
+    def tell(self, record: RoundRecord, queues: Mapping[str, int]) -> None:
+        """Tell of a round, at the latest with the next after a second, or with the last.
+
+        Args:
+            record: of the round.
+            queues: host -> how many devices it was asked to train.
+        """
         self._waiting.append(record)
         now_s = time.monotonic()
         if now_s - self._told_s < TELL_EVERY_S and record.round < record.rounds:
@@ -62,6 +69,8 @@ class RoundMetrics:
         self._rounds.set(record.rounds)
         self._participants.set(record.participants)
         self._under_way.set(record.under_way)
+        for host, devices in queues.items():
+            self._queue.set(devices, {"host": host})
         for task, loss in record.loss.items():
             self._loss.set(loss, {"task": task})
 

@@ -46,6 +46,21 @@ settings.load_profile("fogtune")
 
 MakeRun = Callable[..., RunDirectory]
 
+LOGIC = Path(__file__).parent / "platform"
+"""Many short tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What processes that test side by side (`-n`) get: one of them all that needs the shared Ray, the others file by
+    file, first what takes long."""
+
+    def needs_ray(item: pytest.Item) -> bool:
+        return "shared_ray" in getattr(item, "fixturenames", ())
+
+    items.sort(key=lambda item: (not needs_ray(item), item.path.is_relative_to(LOGIC)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else str(item.path)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -26,7 +26,7 @@ def told(run: str) -> dict[str, float]:
     for name, labels, value in re.findall(r"^(ray_fogtune_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
         known = dict(re.findall(r'(\w+)="([^"]*)"', labels))
         if known.get("run") == run:
-            mine = [known[label] for label in ("task", "metric", "link") if label in known]
+            mine = [known[label] for label in ("task", "metric", "link", "host") if label in known]
             found[" ".join([name, *mine])] = float(value)
     return found
 
@@ -46,6 +46,7 @@ def test_what_rounds_record_can_be_scraped(tiny: MakeConfig, shared_ray: None) -
     summary = Summary.of(records)
     assert last["ray_fogtune_round"] == last["ray_fogtune_rounds"] == 3
     assert last["ray_fogtune_participants"] == records[-1].participants
+    assert sum(value for name, value in last.items() if "host_queue devices/" in name) == records[-1].participants
     for link, count in summary.bytes.items():
         assert last.get(f"ray_fogtune_link_bytes_total {link}", 0) == count
     assert summary.tasks
