@@ -18,6 +18,7 @@ from typing import Any
 import ray
 
 from fogtune.platform.config import Config
+from fogtune.platform.errors import ProcessLost
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.topology import CLOUD, Tree
 
@@ -29,6 +30,10 @@ from .packing import Packed, pack
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 """How a host's process handles memory: in large pages, and what is freed is kept for the next batch, whose activations
 are as large as the last one's. To return it to the system and to get it back took a tenth of training's time."""
+
+
+LOOK_EVERY_S = 5.0
+"""So often it is looked, while hosts load at the start, whether their machines are there still."""
 
 
 @dataclass
@@ -87,12 +92,25 @@ class HostPool:
 
     def load(self) -> Setup:
         """Wait until all have loaded model and data, first those that see all labels. Raises InputError, RunFailed."""
-        get([self._actors[name].load.remote() for name in self.evaluating], 0)
+        self._wait_for({name: self._actors[name].load.remote() for name in self.evaluating})
         setup: Setup = get(self._actors[next(iter(self.evaluating))].setup.remote(), 0)
         self._labels = setup.labels
         others = self._actors.keys() - self.evaluating.keys()
-        get([self._actors[name].load.remote(self._labels) for name in others], 0)
+        self._wait_for({name: self._actors[name].load.remote(self._labels) for name in others})
         return setup
+
+    def _wait_for(self, loading: Mapping[str, Any]) -> None:
+        """Until hosts have loaded. ProcessLost if one's machine has gone: Ray would wait until it is back."""
+        waiting = {ref: name for name, ref in loading.items()}
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK_EVERY_S)
+            for ref in ready:
+                get(ref, 0, waiting.pop(ref))
+            if not ready:
+                up = processors()
+                for name in waiting.values():
+                    if self.machine[name] not in up:
+                        raise ProcessLost(0, f"{name} waits for machine {self.machine[name]}")
 
     def ask(self, host: str, method: str, *arguments: Any, returns: int = 1) -> Call:
         """Ask a host something, without waiting."""
@@ -160,32 +178,37 @@ class HostPool:
         """Start dead hosts again, and wait until those have loaded whose machines are up."""
         awaited, self._dead = self._dead, set()
         for name in sorted(awaited):
-            ray.kill(self._actors[name])  # it may only have been out of reach
-            with suppress(ValueError):  # until Ray has forgotten the name
-                while ray.get_actor(name, self._namespace):
-                    time.sleep(0.05)
-            # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
-            self._actors[name] = self._start(name, 0)
-            self._lives[name] += 1
-            self._loading[name] = self._actors[name].load.remote(self._labels)
+            self._start_again(name)
+        tries: Counter[str] = Counter()
         while self._loading:
             up = processors()  # asked again each second, as a host may have died before Ray knows of its machine
             awaited = {name for name in awaited if name in self._loading and self.machine[name] in up}
             many, timeout_s = (1, 1.0) if awaited else (len(self._loading), 0.0)
             ready, _ = ray.wait(list(self._loading.values()), num_returns=many, timeout=timeout_s)
             for name in [name for name, ref in self._loading.items() if ref in ready]:
-                self._loaded(name, round_number)
+                try:
+                    get(self._loading.pop(name), round_number, name)
+                except ActorDied:
+                    tries[name] += 1
+                    if self.machine[name] is not None:  # which may be gone
+                        self._dead.add(name)
+                    elif tries[name] > self._config.execution.host_retries:
+                        raise
+                    else:
+                        self._start_again(name)
             if not awaited:
                 return
 
-    def _loaded(self, name: str, round_number: int) -> None:
-        """A host is up; or has died as it loaded, and is tried again if that may be its machine's fault."""
-        try:
-            get(self._loading.pop(name), round_number, name)
-        except ActorDied:
-            if self.machine[name] is None:
-                raise
-            self._dead.add(name)
+    def _start_again(self, name: str) -> None:
+        """Put a new host in the place of a dead one, and have it load."""
+        ray.kill(self._actors[name])  # it may only have been out of reach
+        with suppress(ValueError):  # until Ray has forgotten the name
+            while ray.get_actor(name, self._namespace):
+                time.sleep(0.05)
+        # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
+        self._actors[name] = self._start(name, 0)
+        self._lives[name] += 1
+        self._loading[name] = self._actors[name].load.remote(self._labels)
 
     def _patience_s(self, calls: Iterable[Call]) -> float | None:
         """Until the first of some calls is overdue; null for ever."""

@@ -374,23 +374,40 @@ def test_a_round_goes_on_without_a_machine_that_comes_back_later(
 
 
 @LOSSES
-def test_below_the_quorum_it_ends_and_is_resumed_when_the_machine_is_back(
-    machines: dict[str, Machine], config: Callable[..., Path], left: Callable[[RunDirectory], Any]
+@pytest.mark.parametrize(
+    ("label", "nodes", "why"),
+    [
+        ("site-b", "watch-1, watch-3", "2 of 4 updates arrived, below federation.quorum 1"),
+        (
+            "fog-0",
+            "fog-0",
+            "nothing could be started again: execution.placement: no machine of the cluster is labelled",
+        ),
+    ],
+)
+def test_it_ends_without_a_machine_and_is_resumed_when_that_is_back(
+    machines: dict[str, Machine],
+    config: Callable[..., Path],
+    left: Callable[[RunDirectory], Any],
+    label: str,
+    nodes: str,
+    why: str,
 ) -> None:
-    head, lost = machines["cloud"], machines["site-b"]
-    path = config("name=resumed", "rounds=8")
+    head, lost = machines["cloud"], machines[label]
+    name = f"without-{label}"
+    path = config(f"name={name}", "rounds=8")
     with running(head, "run", path) as run:
-        until(lambda: run.poll() is not None or rounds(head, "resumed"))
+        until(lambda: run.poll() is not None or rounds(head, name))
         lost.die()
         _, errors = run.communicate(timeout=TIMEOUT_S)
     assert run.returncode == 1, errors
-    assert "2 of 4 updates arrived, below federation.quorum 1" in errors
-    (directory,) = (head.root / "runs").glob("resumed-*")
+    assert why in errors
+    (directory,) = (head.root / "runs").glob(f"{name}-*")
     with running(head, "resume", directory) as run:
         _, errors = run.communicate(timeout=TIMEOUT_S)
     assert run.returncode == 2
-    line = "execution.placement: no machine of the cluster is labelled fogtune.io/node=site-b, for watch-1, watch-3; "
-    assert errors == f"error: {line}labels there: cloud, fog-0, site-a\n"
+    line = f"execution.placement: no machine of the cluster is labelled fogtune.io/node={label}, for {nodes}; "
+    assert errors == f"error: {line}labels there: {', '.join(sorted(NODES.keys() - {label}))}\n"
     lost.join(head)
     with running(head, "resume", directory) as run:
         _, errors = run.communicate(timeout=TIMEOUT_S)

@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from fogtune.actors import ray_runner
+from fogtune.actors import host_pool, ray_runner
 from fogtune.actors.coordinator import CoordinatorActor
 from fogtune.actors.host_pool import Call, HostPool
 from fogtune.actors.ray_runner import RayRunner
@@ -23,6 +23,7 @@ from fogtune.platform.federation.local_runner import LocalRunner, Runner
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.run.record import RoundRecord
 from fogtune.platform.run.rows import LedgerRows
+from fogtune.platform.topology_build import build_tree
 
 MakeConfig = Callable[..., Config]
 
@@ -201,6 +202,48 @@ def test_a_host_that_is_killed_as_a_head_adds_up(
         assert result.record.failures["crash"] == lost
         assert result.record.updates_lost == lost + result.record.failures["head"]
         assert f"its host {heads[0][0]} died" in (result.lost or "")
+
+
+@pytest.mark.parametrize(("deaths", "survives"), [(1, True), (2, False)])
+def test_a_host_that_dies_as_it_is_started_again(
+    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, deaths: int, survives: bool
+) -> None:
+    """It is tried again, as often as `execution.host_retries`, 1, says."""
+    config = tiny()
+    namespace = f"again-{deaths}"
+    pool = HostPool(config, namespace, build_tree(config))
+    start, left = HostPool._start, [deaths]
+
+    def start_and_kill(self: HostPool, name: str, num_cpus: float) -> Any:
+        started = start(self, name, num_cpus)
+        if left[0]:
+            left[0] -= 1
+            ray.kill(started)
+        return started
+
+    try:
+        pool.load()
+        host = next(iter(pool.machine))
+        os.kill(host_pid(namespace, host), signal.SIGKILL)
+        monkeypatch.setattr(HostPool, "_start", start_and_kill)
+        call = pool.ask(host, "setup")
+        if survives:
+            assert pool.all_answers([call], 1)[0][1].samples
+        else:
+            with pytest.raises(ProcessLost):
+                pool.all_answers([call], 1)
+    finally:
+        for name in names_in(namespace):
+            ray.kill(ray.get_actor(name, namespace))
+
+
+def test_where_a_hosts_machine_has_gone_its_start_is_not_waited_for(
+    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_pool, "LOOK_EVERY_S", 0.1)
+    config = tiny("execution.placement=labels")
+    with pytest.raises(ProcessLost, match=r"^evaluator/0 waits for machine cloud$"):
+        HostPool(config, "nowhere", build_tree(config)).load()
 
 
 def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeConfig, shared_ray: None) -> None:
