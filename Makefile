@@ -29,7 +29,7 @@ setup: $(STAMP)  ## virtual environment in .venv: pinned packages, weights and d
 demo: setup  ## fine-tune the default federation on real data; prints where its report is
 	$(BIN)/fogtune run
 
-test: setup  ## all tests
+test: setup  ## all tests, two at a time: where one waits for Ray, the other computes
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 chaos: setup  ## kill processes of all kinds at random, twenty a game, and compare bits (FOGTUNE_CHAOS=games)

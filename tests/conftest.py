@@ -50,6 +50,7 @@ LOGIC = Path(__file__).parent / "platform"
 """Many short tests."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What processes that test side by side (`-n`) get: one of them all that needs the shared Ray, the others file by
     file, first what takes long."""
@@ -59,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=lambda item: (not needs_ray(item), item.path.is_relative_to(LOGIC)))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)
