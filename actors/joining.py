@@ -6,11 +6,16 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import ray
+from ray._raylet import Config as RayConfig  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 from fogtune.platform.errors import InputError
+
+TOKEN = "~/.ray/auth_token"
+"""Where Ray looks for a cluster's token, unless told otherwise."""
 
 
 def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -> None:
@@ -23,6 +28,10 @@ def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's workers yield to every other process by default, and would hardly run beside one that computes.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if address is not None and "RAY_AUTH_MODE" not in os.environ and _has_token():
+        # Ray itself looks for it only where it finds the cluster by itself, and else tries without, in vain.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        RayConfig.initialize("")  # it has read the environment when it was imported
     on_stage(f"joining Ray at {address}" if address else "starting Ray")
     if address is not None and address != "auto":
         require_reachable(address)
@@ -34,7 +43,8 @@ def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -
         reason = " ".join(str(error).split())[:200]
         if address is None:
             raise InputError("execution.runner", f"ray cannot start here ({reason}); allowed: ray, local") from error
-        problem = f"{address!r} cannot be joined ({reason}); start a cluster with ray start"
+        token = "" if _has_token() else f", whose token is in {TOKEN} here too"
+        problem = f"{address!r} cannot be joined ({reason}); start a cluster with ray start{token}"
         raise InputError("execution.address", problem) from error
     if context.dashboard_url:
         on_stage(f"Ray dashboard: http://{context.dashboard_url}")
@@ -50,3 +60,9 @@ def require_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         problem = f"{address!r} cannot be reached ({error}); start a cluster with ray start"
         raise InputError("execution.address", problem) from error
+
+
+def _has_token() -> bool:
+    """Whether Ray would find a token here; a cluster without one does not mind it."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN)
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or Path(path).expanduser().is_file()
