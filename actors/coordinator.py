@@ -132,7 +132,7 @@ class CoordinatorActor:
         plan = begun.plan
         reports, receipts, states = self._trained(begun)
         coordinator.admit(plan, reports)
-        self._get(receipts)
+        self._nodes.get(receipts)
         self._hosts.revive(number)
         self._remember(reports, states)
         plan = self._have_begun(plan, begun.beginning)
@@ -181,7 +181,7 @@ class CoordinatorActor:
         """The federation's whole state after the last round."""
         nodes = self._nodes.states()
         whose, refs = self._remembered(self._states)
-        found = self._get(list(refs))
+        found = get(list(refs), self._number)
         states = {device: some[device] for devices, some in zip(whose, found, strict=True) for device in devices}
         return Snapshot(self._coordinator.state, nodes, states)
 
@@ -191,7 +191,7 @@ class CoordinatorActor:
         self._begun = None
         self._coordinator.state = snapshot.coordinator
         self._states = dict.fromkeys(snapshot.devices, ray.put(dict(snapshot.devices)))
-        self._get(self._nodes.restore(snapshot.nodes))
+        self._nodes.get(self._nodes.restore(snapshot.nodes))
 
     def _remembered(self, devices: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...], tuple[Any, ...]]:
         """Of those of these devices that remember something: who has its state behind each reference, and these."""
@@ -356,9 +356,6 @@ class CoordinatorActor:
             for key, tally in answer.items():
                 sums[key] = add_tallies(sums.get(key, {}), tally)
         return sums
-
-    def _get(self, refs: Any) -> Any:
-        return get(refs, self._number)
 
 
 def _lost_with(death: ActorDied, devices: Iterable[str]) -> list[DeviceReport]:

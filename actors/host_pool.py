@@ -24,16 +24,12 @@ from fogtune.platform.topology import CLOUD, Tree
 
 from .answers import ActorDied, TimedOut, get
 from .hosts import Host
-from .machines import on, processors
+from .machines import LOOK_EVERY_S, on, processors
 from .packing import Packed, pack
 
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 """How a host's process handles memory: in large pages, and what is freed is kept for the next batch, whose activations
 are as large as the last one's. To return it to the system and to get it back took a tenth of training's time."""
-
-
-LOOK_EVERY_S = 5.0
-"""So often it is looked, while hosts load at the start, whether their machines are there still."""
 
 
 @dataclass

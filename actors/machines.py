@@ -16,6 +16,9 @@ from fogtune.platform.wording import listed
 
 LABEL = "fogtune.io/node"
 
+LOOK_EVERY_S = 5.0
+"""So often it is looked, while actors are waited for, whether their machines are there still."""
+
 
 def on(machine: str | None) -> dict[str, Any]:
     """Options of an actor that runs on a machine; None: wherever there is room."""

@@ -16,6 +16,7 @@ import ray
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
 from fogtune.platform.config import Asynchronous, Config, Median, TrimmedMean
+from fogtune.platform.errors import ProcessLost
 from fogtune.platform.federation.handing_on import digest
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan
 from fogtune.platform.ownership import Ownership
@@ -23,7 +24,7 @@ from fogtune.platform.topology import CLOUD, Tree
 
 from .aggregators import Aggregator, Closing
 from .answers import get
-from .machines import on
+from .machines import LOOK_EVERY_S, on, processors
 from .makers import START, Makers, Modules, laid_out
 from .node_packing import pack_nodes
 from .parts import Layout
@@ -68,8 +69,7 @@ class Nodes:
         """Node -> modules that it has averaged since it sent them last."""
         self._refs: dict[str, Any] = {}
         """Actor, cloud or start -> the versions that lie there, or a reference to them."""
-        processors = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
-        packed = pack_nodes(tree, config.execution.nodes_per_actor, processors)
+        packed = pack_nodes(tree, config.execution.nodes_per_actor, processors()[None])
         self._nodes_of = {actor.name: actor.nodes for actor in packed}
         """Actor, from the bottom tier upwards -> its nodes."""
         self._place = {CLOUD: CLOUD, START: START} | {node: actor.name for actor in packed for node in actor.nodes}
@@ -94,7 +94,7 @@ class Nodes:
                 layout, refs = self._laid_out({node: self._makers.of_parent(node, taken)})
                 receipts.append(self._actor(self._place[node]).receive.remote({node: taken}, layout, *refs))
                 self._refs.pop(self._place[node], None)
-        self._get(receipts)
+        self.get(receipts)
 
     def addresses(self, receivers: Iterable[str]) -> dict[str, dict[str, str]]:
         """Address -> receiver -> node that adds up in this round what is sent to the receiver.
@@ -111,7 +111,7 @@ class Nodes:
         """Give a bundle (by reference) to an address. Returns the receipt to wait for; the cloud gives none."""
         if address != CLOUD:
             return [self._actor(address).add.remote(self._attempt, bundle)]
-        for update in self._get(bundle).values():
+        for update in self.get(bundle).values():
             self._arrived = self._arrived + update
         return []
 
@@ -120,7 +120,7 @@ class Nodes:
         target = self._target(node)
         if target != CLOUD:
             return [self._actor(self._place[target]).add_one.remote(self._attempt, target, update)]
-        self._arrived = self._arrived + self._get(update)
+        self._arrived = self._arrived + self.get(update)
         return []
 
     def close(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> tuple[Step, Modules, Modules]:
@@ -162,7 +162,7 @@ class Nodes:
                 layout, refs = self._laid_out({n: self._makers.of_parent(n, modules) for n, modules in takes.items()})
                 receipts.append(self._actor(actor).adopt.remote(self._number, takes, leaves, layout, *refs))
                 self._refs.pop(actor, None)
-        self._get(receipts)
+        self.get(receipts)
 
     def parts_of(self, nodes: Iterable[str]) -> tuple[Layout, list[Any]]:
         """The versions of some nodes: their layout, and references to its parts."""
@@ -179,14 +179,14 @@ class Nodes:
             else:
                 of_actor = elsewhere.setdefault(self._place[maker], {})
                 of_actor[maker] = (*of_actor.get(maker, ()), module)
-        for answer in self._get([self._actor(actor).digests.remote(some) for actor, some in elsewhere.items()]):
+        for answer in self.get([self._actor(actor).digests.remote(some) for actor, some in elsewhere.items()]):
             known |= answer
         return {(n, m): known[self._makers.of(n)[m], m] for n, modules in asked.items() for m in modules}
 
     def states(self) -> dict[str, TierState]:
         """All that the nodes know between two rounds; those that have the same version share it."""
         own = dict.fromkeys(self._tree.aggregators, TierState({})) | {CLOUD: self._cloud_state}
-        for answer in self._get([actor.states.remote() for actor in self._actors.values()]):
+        for answer in self.get([actor.states.remote() for actor in self._actors.values()]):
             own |= answer
         return self._makers.whole(own, self._initial)
 
@@ -238,10 +238,10 @@ class Nodes:
             told.append(answer)
             for address, bundle in zip(slots, bundles, strict=True):
                 receipts += self.deliver(address, bundle)
-        self._get(receipts)
+        self.get(receipts)
         sent: dict[str, tuple[str, ...]] = {}
         made: dict[str, tuple[str, ...]] = {}
-        for answer in self._get(told):
+        for answer in self.get(told):
             for node, (passed_on, changed) in answer.items():
                 sent[node], made[node] = passed_on, changed
                 more = {module for module in changed if self._ownership.scope(module) != tier}
@@ -302,5 +302,16 @@ class Nodes:
     def _tier_of(self, actor: str) -> str:
         return self._tree[self._nodes_of[actor][0]].tier
 
-    def _get(self, refs: Any) -> Any:
+    def get(self, refs: Any) -> Any:
+        """`answers.get` of what nodes' actors give. ProcessLost as well, if the machine of one has gone: Ray would wait
+        until it is back."""
+        machines = {name: self._tree[self._nodes_of[name][0]].machine for name in self._actors}
+        waiting = refs if isinstance(refs, list) else [refs]
+        while waiting and any(machines.values()):
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_EVERY_S)
+            if waiting:
+                up = processors()
+                for name, machine in machines.items():
+                    if machine not in up:
+                        raise ProcessLost(self._number, f"{name} waits for machine {machine}")
         return get(refs, self._number)
