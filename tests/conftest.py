@@ -9,9 +9,10 @@ import logging
 import os
 import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What tests compute they keep for one another, and not in the user's cache; Ray's workers inherit it."""
     os.environ["FOGTUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def ray_folder() -> Iterator[Callable[[], Path]]:
+    """Makes folders for Rays of their own: the path of a socket has 107 characters at most, and below pytest's own
+    folders, whose names count runs and processes, some had more."""
+    with ExitStack() as made:
+        yield lambda: Path(made.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ print(len(ray.nodes()), "machine")
 """
 
 
-def test_a_token_that_is_at_hand_is_used(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("t", numbered=False)  # Ray's sockets bear no long paths
+def test_a_token_that_is_at_hand_is_used(ray_folder: Callable[[], Path]) -> None:
+    folder = ray_folder()
     token = folder / "token"
     token.write_text("s3cret" * 8)
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -215,25 +213,22 @@ def on_loopback(machines: Iterable[Machine]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def machines(own_folders: Callable[..., Config]) -> Iterator[dict[str, Machine]]:
+def machines(own_folders: Callable[..., Config], ray_folder: Callable[[], Path]) -> Iterator[dict[str, Machine]]:
     """Four machines with Ray, by their labels."""
-    root = Path(tempfile.mkdtemp(prefix="ft", dir="/tmp"))  # short: sockets have paths of a hundred characters at most
+    root = ray_folder()
     made = {label: Machine(label, NODES[label], i, root) for i, label in enumerate(NODES)}
-    try:
-        own_folders(root / "data")
-        (root / "ray").mkdir()
-        for machine in made.values():
-            for folder in ("ray", "cache", "data", *(f"data/{name}" for name in machine.folders)):
-                (machine.disk / folder).mkdir(parents=True, exist_ok=True)
-        make_secrets(root, [machine.address for machine in made.values()])
-        with network(made.values()) if isolated() else on_loopback(made.values()):
-            head, *others = made.values()
-            head.join()
-            for machine in others:
-                machine.join(head)
-            yield made
-    finally:
-        shutil.rmtree(root)
+    own_folders(root / "data")
+    (root / "ray").mkdir()
+    for machine in made.values():
+        for folder in ("ray", "cache", "data", *(f"data/{name}" for name in machine.folders)):
+            (machine.disk / folder).mkdir(parents=True, exist_ok=True)
+    make_secrets(root, [machine.address for machine in made.values()])
+    with network(made.values()) if isolated() else on_loopback(made.values()):
+        head, *others = made.values()
+        head.join()
+        for machine in others:
+            machine.join(head)
+        yield made
 
 
 @pytest.fixture

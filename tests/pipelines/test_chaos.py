@@ -129,10 +129,10 @@ class Machines:
 
 
 @pytest.fixture
-def machines(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
+def machines(ray_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     for name, value in PATIENCE.items():
         monkeypatch.setenv(name, value)
-    folder = tmp_path_factory.mktemp("r", numbered=False)  # Ray's sockets bear no long paths
+    folder = ray_folder()
     monkeypatch.setenv("RAY_TMPDIR", str(folder))  # also of the address that `auto` stands for
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -77,7 +77,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(ray_folder: Callable[[], Path]) -> Iterator[Cluster]:
     gcs, dashboard, agent, client, metrics, stats = free_ports(6)
     environment = os.environ | {
         "RAY_AUTH_MODE": "disabled",
@@ -87,7 +87,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     environment.pop("RAY_ADDRESS", None)
     arguments = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     arguments += [f"--ray-client-server-port={client}"]
-    folder = tmp_path_factory.mktemp("r", numbered=False)  # Ray's sockets bear no long paths
+    folder = ray_folder()
     arguments += ["--num-cpus=2", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
     with (folder / "out").open("w+") as out:
         command = [str(BIN / "ray"), "start", "--head", "--block", *arguments]
