@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +18,12 @@ from typing import Any
 import ray
 
 from fogtune.platform.config import Config
-from fogtune.platform.errors import ProcessLost
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.topology import CLOUD, Tree
 
 from .answers import ActorDied, TimedOut, get
 from .hosts import Host
-from .machines import LOOK_EVERY_S, on, processors
+from .machines import get_from, on, processors
 from .packing import Packed, pack
 
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
@@ -88,25 +87,15 @@ class HostPool:
 
     def load(self) -> Setup:
         """Wait until all have loaded model and data, first those that see all labels. Raises InputError, RunFailed."""
-        self._wait_for({name: self._actors[name].load.remote() for name in self.evaluating})
+        self._load(self.evaluating)
         setup: Setup = get(self._actors[next(iter(self.evaluating))].setup.remote(), 0)
         self._labels = setup.labels
-        others = self._actors.keys() - self.evaluating.keys()
-        self._wait_for({name: self._actors[name].load.remote(self._labels) for name in others})
+        self._load(self._actors.keys() - self.evaluating.keys(), self._labels)
         return setup
 
-    def _wait_for(self, loading: Mapping[str, Any]) -> None:
-        """Until hosts have loaded. ProcessLost if one's machine has gone: Ray would wait until it is back."""
-        waiting = {ref: name for name, ref in loading.items()}
-        while waiting:
-            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK_EVERY_S)
-            for ref in ready:
-                get(ref, 0, waiting.pop(ref))
-            if not ready:
-                up = processors()
-                for name in waiting.values():
-                    if self.machine[name] not in up:
-                        raise ProcessLost(0, f"{name} waits for machine {self.machine[name]}")
+    def _load(self, names: Collection[str], *labels: Mapping[str, tuple[str, ...]]) -> None:
+        loading = [self._actors[name].load.remote(*labels) for name in names]
+        get_from({name: self.machine[name] for name in names}, loading, 0)
 
     def ask(self, host: str, method: str, *arguments: Any, returns: int = 1) -> Call:
         """Ask a host something, without waiting."""

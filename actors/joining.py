@@ -43,8 +43,8 @@ def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -
         reason = " ".join(str(error).split())[:200]
         if address is None:
             raise InputError("execution.runner", f"ray cannot start here ({reason}); allowed: ray, local") from error
-        token = "" if _has_token() else f", whose token is in {TOKEN} here too"
-        problem = f"{address!r} cannot be joined ({reason}); start a cluster with ray start{token}"
+        remedy = f"start a cluster with ray start, and copy its token, if it has one, to {TOKEN}"
+        problem = f"{address!r} cannot be joined ({reason}); {remedy}"
         raise InputError("execution.address", problem) from error
     if context.dashboard_url:
         on_stage(f"Ray dashboard: http://{context.dashboard_url}")

@@ -6,13 +6,16 @@ A machine is labelled when it joins (`ray start --labels fogtune.io/node=fog-0`)
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 
-from fogtune.platform.errors import InputError
+from fogtune.platform.errors import InputError, ProcessLost
 from fogtune.platform.topology import Tree
 from fogtune.platform.wording import listed
+
+from .answers import get
 
 LABEL = "fogtune.io/node"
 
@@ -30,6 +33,30 @@ def processors() -> dict[str | None, int]:
     up = {n["Labels"].get(LABEL): n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]}  # type: ignore[no-untyped-call]
     every = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     return {machine: int(count) for machine, count in up.items()} | {None: max(1, int(every))}
+
+
+def get_from(actors: Mapping[str, str | None], refs: Any, round_number: int) -> Any:
+    """`answers.get`, but from actors whose machine may go: Ray would wait until it is back.
+
+    Args:
+        actors: of which some were asked -> the machine of each.
+        refs: what to wait for: one reference or a list of them.
+        round_number: the round under way, for errors; 0 before the first.
+
+    Raises:
+        FogTuneError: as there.
+        ProcessLost: one of the machines is not there.
+    """
+    waiting = refs if isinstance(refs, list) else [refs]
+    while waiting and any(actors.values()):
+        _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_EVERY_S)
+        if not waiting:
+            break
+        up = processors()
+        for name, machine in actors.items():
+            if machine not in up:
+                raise ProcessLost(round_number, f"{name} waits for machine {machine}")
+    return get(refs, round_number)
 
 
 def require(tree: Tree) -> None:

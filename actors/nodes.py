@@ -16,15 +16,13 @@ import ray
 from fogtune.platform.aggregation import Tensors, Update
 from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
 from fogtune.platform.config import Asynchronous, Config, Median, TrimmedMean
-from fogtune.platform.errors import ProcessLost
 from fogtune.platform.federation.handing_on import digest
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import CLOUD, Tree
 
 from .aggregators import Aggregator, Closing
-from .answers import get
-from .machines import LOOK_EVERY_S, on, processors
+from .machines import get_from, on, processors
 from .makers import START, Makers, Modules, laid_out
 from .node_packing import pack_nodes
 from .parts import Layout
@@ -294,8 +292,7 @@ class Nodes:
         if name not in self._actors:
             nodes = self._nodes_of[name]
             held = {module: self._initial[module] for node in nodes for module in self._makers.held(node)}
-            where = on(self._tree[nodes[0]].machine)
-            options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0, **where)
+            options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0, **on(self._machine(name)))
             self._actors[name] = options.remote(name, self._config, nodes, held, self._namespace)
         return self._actors[name]
 
@@ -303,15 +300,8 @@ class Nodes:
         return self._tree[self._nodes_of[actor][0]].tier
 
     def get(self, refs: Any) -> Any:
-        """`answers.get` of what nodes' actors give. ProcessLost as well, if the machine of one has gone: Ray would wait
-        until it is back."""
-        machines = {name: self._tree[self._nodes_of[name][0]].machine for name in self._actors}
-        waiting = refs if isinstance(refs, list) else [refs]
-        while waiting and any(machines.values()):
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_EVERY_S)
-            if waiting:
-                up = processors()
-                for name, machine in machines.items():
-                    if machine not in up:
-                        raise ProcessLost(self._number, f"{name} waits for machine {machine}")
-        return get(refs, self._number)
+        """What the nodes' actors answer: `machines.get_from` of all of them."""
+        return get_from({name: self._machine(name) for name in self._actors}, refs, self._number)
+
+    def _machine(self, actor: str) -> str | None:
+        return self._tree[self._nodes_of[actor][0]].machine

@@ -97,8 +97,7 @@ def _read(trace: Trace, tree: Tree) -> dict[str, list[tuple[int, float]]]:
             problem = f"row {number} is {','.join(row)[:80]!r}; allowed: device,FROM,UNTIL with FROM below UNTIL"
             raise InputError(f"{where} {trace.path}", problem) from None
         if not tree.is_device(device):
-            raise InputError(
-                f"{where} {trace.path}", f"row {number}: {device!r} is no device; allowed: {some(tree.devices)}"
-            )
+            problem = f"row {number}: {device!r} is no device; allowed: {some(tree.devices)}"
+            raise InputError(f"{where} {trace.path}", problem)
         times.setdefault(device, []).append(time)
     return times

@@ -99,7 +99,7 @@ class Coordinator:
             error = answers.get(order.device, "no answer")
             if error is not None:
                 devices_of.setdefault(error, []).append(order.device)
-        return some([f"{some(who, ', ')}: {why}" for why, who in devices_of.items()], "; ") or None
+        return some([f"{some(who)}: {why}" for why, who in devices_of.items()], "; ") or None
 
     def note_devices(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> None:
         """Remember what the devices now hold and used."""

@@ -30,13 +30,7 @@ class Planner:
     """Makes plans; keeps nothing from one to the next."""
 
     def __init__(
-        self,
-        config: Config,
-        tree: Tree,
-        ownership: Ownership,
-        setup: Setup,
-        costs: RoundCosts,
-        holdings: Holdings,
+        self, config: Config, tree: Tree, ownership: Ownership, setup: Setup, costs: RoundCosts, holdings: Holdings
     ) -> None:
         self._config = config
         self._tree = tree
@@ -56,8 +50,8 @@ class Planner:
         config = self._config
         due = round_number % config.evaluation.every == 0 or round_number == config.rounds
         first = self._holdings.lacking(state, round_number)
-        beginning, under_way = self._orders(state, round_number, first), self._under_way(state, round_number)
-        orders = self._in_order((*beginning, *under_way)) if under_way else beginning
+        drawn, under_way = self._orders(state, round_number, first), self._under_way(state, round_number)
+        orders = self._in_order((*drawn, *under_way)) if under_way else drawn
         personal = due and config.evaluation.personal
         held_back, chosen = self._held_back(state, round_number)
         plan = RoundPlan(round_number, orders, personal, due, first, held_back, chosen)

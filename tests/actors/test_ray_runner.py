@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from fogtune.actors import host_pool, ray_runner
+from fogtune.actors import machines, ray_runner
 from fogtune.actors.coordinator import CoordinatorActor
 from fogtune.actors.host_pool import Call, HostPool
 from fogtune.actors.ray_runner import RayRunner
@@ -112,6 +112,12 @@ def host_pid(namespace: str, name: str) -> int:
     return int(pid)
 
 
+def end(namespace: str) -> None:
+    """Kill all actors of a namespace."""
+    for name in names_in(namespace):
+        ray.kill(ray.get_actor(name, namespace))
+
+
 def kill(runner: RayRunner, namespace: str, name: str) -> None:
     """Kill an actor between two rounds: hosts have begun the next one, which is forgotten."""
     os.kill(host_pid(namespace, name), signal.SIGKILL)
@@ -191,8 +197,7 @@ def test_a_host_that_is_killed_as_a_head_adds_up(
         coordinator.start()
         result = coordinator.round(1)
     finally:
-        for name in names_in(namespace):
-            ray.kill(ray.get_actor(name, namespace))
+        end(namespace)
     undisturbed = LocalRunner(config).round(1)
     if retries:
         assert replace(result.record, wall_s=0.0) == replace(undisturbed.record, wall_s=0.0)
@@ -234,14 +239,13 @@ def test_a_host_that_dies_as_it_is_started_again(
             with pytest.raises(ProcessLost):
                 pool.all_answers([call], 1)
     finally:
-        for name in names_in(namespace):
-            ray.kill(ray.get_actor(name, namespace))
+        end(namespace)
 
 
 def test_where_a_hosts_machine_has_gone_its_start_is_not_waited_for(
     tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_pool, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(machines, "LOOK_EVERY_S", 0.1)
     config = tiny("execution.placement=labels")
     with pytest.raises(ProcessLost, match=r"^evaluator/0 waits for machine cloud$"):
         HostPool(config, "nowhere", build_tree(config)).load()
