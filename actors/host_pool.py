@@ -18,12 +18,13 @@ from typing import Any
 import ray
 
 from fogtune.platform.config import Config
+from fogtune.platform.errors import InputError
 from fogtune.platform.federation.messages import Setup
 from fogtune.platform.topology import CLOUD, Tree
 
 from .answers import ActorDied, TimedOut, get
 from .hosts import Host
-from .machines import get_from, on, processors
+from .machines import get_from, gpus, on, processors
 from .packing import Packed, pack
 
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
@@ -63,8 +64,9 @@ class HostPool:
         """
         self._config = config
         self._namespace = namespace
-        there = processors()
-        packed = [*_with_devices(config, tree, there), *_evaluators(config, tree, there)]
+        there, gpu_share = processors(), config.execution.gpus_per_actor
+        fitting = {m: int(count / gpu_share + 1e-9) for m, count in gpus().items()} if gpu_share else there
+        packed = [*_with_devices(config, tree, fitting), *_evaluators(config, tree, fitting)]
         self._devices = {host.name: host.devices for host in packed}
         self.machine = {host.name: host.machine for host in packed}
         """Host -> the machine that it runs on; None: wherever there is room."""
@@ -74,6 +76,8 @@ class HostPool:
         self.evaluating = alone or self._devices
         """Hosts that see the held-out data -> the devices that they are the home of."""
         hosts = Counter(self.machine.values())
+        if gpu_share:
+            _require(hosts, fitting, gpu_share)
         share = {m: min(1.0, int(1e4 * there.get(m, 0) / hosts[m]) / 1e4) for m in hosts}  # Ray's are ten-thousandths
         free = float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
         if free < sum(share[m] * hosts[m] for m in hosts):
@@ -220,7 +224,12 @@ class HostPool:
         environment = {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}
         machine, devices = self.machine[name], len(self._devices[name])
         options = Host.options(
-            name=name, namespace=self._namespace, num_cpus=num_cpus, runtime_env=environment, **on(machine)
+            name=name,
+            namespace=self._namespace,
+            num_cpus=num_cpus,
+            num_gpus=self._config.execution.gpus_per_actor,
+            runtime_env=environment,
+            **on(machine),
         )
         return options.remote(name, self._config, devices, self._namespace, machine)
 
@@ -249,6 +258,17 @@ def _evaluators(config: Config, tree: Tree, there: Mapping[str | None, int]) -> 
         auto = config.execution.devices_per_actor == "auto"
         for k in range(max(1, there.get(machine, 1)) if auto else 1):
             yield Packed(f"evaluator/{k}", (), machine)
+
+
+def _require(hosts: Mapping[str | None, int], fitting: Mapping[str | None, int], gpu_share: float) -> None:
+    """InputError if a machine's GPUs, None for the cluster's, have no room for its hosts: Ray would wait for more."""
+    for machine, count in hosts.items():
+        room = fitting.get(machine, 0)
+        if count > room:
+            where = "of the cluster" if machine is None else f"of machine {machine}"
+            problem = f"{gpu_share:g} given, but the GPUs {where} have room for {room} of {count} host processes"
+            allowed = "a smaller share, more execution.devices_per_actor, or 0 to do without"
+            raise InputError("execution.gpus_per_actor", f"{problem}; allowed: {allowed}")
 
 
 def devices_of(homes: Mapping[str, str], devices: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -30,9 +30,18 @@ def on(machine: str | None) -> dict[str, Any]:
 
 def processors() -> dict[str | None, int]:
     """Machine that is up -> its processors; None: all that the cluster has."""
-    up = {n["Labels"].get(LABEL): n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]}  # type: ignore[no-untyped-call]
-    every = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    return {machine: int(count) for machine, count in up.items()} | {None: max(1, int(every))}
+    there = {machine: int(count) for machine, count in _there("CPU").items()}
+    return there | {None: max(1, there[None])}
+
+
+def gpus() -> dict[str | None, float]:
+    """The same of GPUs."""
+    return _there("GPU")
+
+
+def _there(resource: str) -> dict[str | None, float]:
+    up = {n["Labels"].get(LABEL): n["Resources"].get(resource, 0.0) for n in ray.nodes() if n["Alive"]}  # type: ignore[no-untyped-call]
+    return up | {None: ray.cluster_resources().get(resource, 0.0)}  # type: ignore[no-untyped-call]
 
 
 def get_from(actors: Mapping[str, str | None], refs: Any, round_number: int) -> Any:

@@ -21,13 +21,16 @@ class Evaluation(Section):
 
 
 class Execution(Section):
-    """How the work is done; but for `fused_devices`, `precision`, `matmul`, and where devices are with
+    """How the work is done; but for `fused_devices`, `precision`, `matmul`, whether on GPUs, and where devices are with
     `placement: labels`, nothing of it changes the result."""
 
     runner: Literal["ray", "local"] = "ray"
     """`ray`: actors; `local`: this process."""
     devices_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Devices that share one host process and its backbone; `auto`: as many hosts as the cluster has processors."""
+    """Devices that share one host process and its backbone; `auto`: as many hosts as the cluster has processors, or as
+    its GPUs have room for."""
+    gpus_per_actor: float = Field(default=0.0, ge=0, le=1)
+    """Share of a GPU that each host process takes, and computes on (0.25: four hosts a GPU). 0: on processors."""
     nodes_per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Nodes of a tier between cloud and devices that share one process; `auto`: one each while they are at most twice
     as many as the cluster has processors, else about as many processes as processors."""

@@ -21,7 +21,7 @@ def collate(
 ) -> Batch:
     """The batch of these rows; `targets` holds the targets of the whole source."""
     inputs = {m: padded(cache.get_many(source, m, rows)) for m in modalities}
-    return Batch(task, inputs, targets[torch.from_numpy(rows)])
+    return Batch(task, inputs, targets[torch.from_numpy(rows)].to(cache.device))
 
 
 def epochs(config: Config, task: str) -> float:
@@ -65,9 +65,9 @@ def mixed_batches(
 
 def padded(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """[(T_i, C)] -> values (B, max T, C) with zeros behind, mask (B, max T) int64."""
-    lengths = [len(prefix) for prefix in prefixes]
+    lengths, device = [len(prefix) for prefix in prefixes], prefixes[0].device
     longest = max(lengths)
     if min(lengths) == longest:
-        return torch.stack(prefixes), torch.ones(len(prefixes), longest, dtype=torch.int64)
-    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(torch.int64)
+        return torch.stack(prefixes), torch.ones(len(prefixes), longest, dtype=torch.int64, device=device)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(device, torch.int64)
     return torch.nn.utils.rnn.pad_sequence(prefixes, batch_first=True), mask

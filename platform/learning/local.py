@@ -58,13 +58,12 @@ def train(bench: Workbench, members: Sequence[Member], round_number: int) -> tup
     """
     config, local = bench.config, bench.config.local
     pupils = [Pupil(bench, member, round_number) for member in members]
-    device = bench.model.device
-    stack = Stack([member.start for member in members], _shapes(bench, members), device)
+    stack = Stack([member.start for member in members], _shapes(bench, members))
     if local.optimizer == "none":
         for pupil in pupils:
             pupil.count_all()
         return [_trained(bench, pupil, stack, i, None) for i, pupil in enumerate(pupils)], stack
-    stack.begin()
+    stack.begin(bench.model.device)
     starts, controls = [m.start for m in members], [m.controls for m in members]
     correction = Correction(config, stack, starts, controls)
     # One task, so that every step takes all that it may take: which is all that anybody here has.
@@ -83,7 +82,8 @@ def train(bench: Workbench, members: Sequence[Member], round_number: int) -> tup
         optimizer.step(rates, used)
         for v in active:
             correction.note_step(v, used[v], rates[v])
-    passes.note_losses()
+    passes.note()
+    stack.end()
     return [_trained(bench, pupil, stack, i, correction) for i, pupil in enumerate(pupils)], stack
 
 

@@ -36,15 +36,17 @@ class Passes:
         )
         self._is_cheap = not bench.model.backbone.fusion_blocks
         """Whether a row more costs less than rows that are not alike."""
-        self._losses: list[tuple[_Lot, Tensor]] = []
-        """Mean losses of the members of each lot."""
+        self._taken: list[tuple[Sequence[_Lot], Sequence[Tensor], Tensor]] = []
+        """Of each step: its lots, the mean losses of the members of each, and samples by member and expert."""
+        self._device = bench.model.device
         self._statistics = {
-            module: _side_by_side([pupil.statistics.get(module) for pupil in pupils])
+            module: _side_by_side([pupil.statistics.get(module) for pupil in pupils], self._device)
             for module in dict.fromkeys(module for pupil in pupils for module in pupil.statistics)
         }
         self._held = torch.zeros(len(pupils), bench.model.num_experts, dtype=torch.bool)
         for v, pupil in enumerate(pupils):
             self._held[v, list(pupil.member.experts)] = True
+        self._held = self._held.to(self._device)
 
     def step(self, i: int, active: Sequence[int]) -> None:
         """Let the stack have the gradients of step `i` of the active members."""
@@ -52,26 +54,26 @@ class Passes:
         for v in active:
             task, rows = self._pupils[v].steps[i]
             batches.setdefault((task, self._pupils[v].parts[task].modalities), []).append((v, rows))
-        lots = [_Lot.of(task, some, self._is_cheap) for (task, _), some in batches.items()]
+        lots = [_Lot.of(task, some, self._is_cheap, self._device) for (task, _), some in batches.items()]
         segments = [self._collated(lot) for lot in lots]
         outputs, routed, balance = self._forward(segments, Index(v for lot in lots for v in lot.of_row))
-        total = self._balance * balance.sum()
+        total, losses = self._balance * balance.sum(), []
         for lot, segment, said in zip(lots, segments, outputs, strict=True):
             means = self._means(lot, said, segment.targets)
             total = total + means.sum()
-            self._losses.append((lot, means.detach()))
+            losses.append(means.detach())
         self._stack.differentiate(total)
-        counts = routed.tolist()
-        for lot in lots:
-            for v, samples in zip(lot.members, lot.samples, strict=True):
-                self._pupils[v].count(lot.task, samples, counts[v] if counts else ())
+        self._taken.append((lots, losses, routed))
 
-    def note_losses(self) -> None:
-        """Tell the members what they have lost: once at the end, as it waits for what has been computed."""
-        for lot, means in self._losses:
-            for v, samples, mean in zip(lot.members, lot.samples, means.tolist(), strict=True):
-                total, before = self._pupils[v].losses.get(lot.task, (0.0, 0))
-                self._pupils[v].losses[lot.task] = (total + mean * samples, before + samples)
+    def note(self) -> None:
+        """Tell the members of the steps that they have taken: once at the end, as it waits for what is computed."""
+        for lots, losses, routed in self._taken:
+            counts = routed.tolist()
+            for lot, means in zip(lots, losses, strict=True):
+                for v, samples, mean in zip(lot.members, lot.samples, means.tolist(), strict=True):
+                    self._pupils[v].count(lot.task, samples, counts[v] if counts else ())
+                    total, before = self._pupils[v].losses.get(lot.task, (0.0, 0))
+                    self._pupils[v].losses[lot.task] = (total + mean * samples, before + samples)
 
     def _collated(self, lot: _Lot) -> Batch:
         part = self._pupils[lot.members[0]].parts[lot.task]
@@ -86,7 +88,7 @@ class Passes:
                 result = model(segments[0], self._pupils[0].member.experts)
             return [result.outputs], result.routed.unsqueeze(0), result.balance.unsqueeze(0)
         versions = {m: Versions(tensors, devices) for m, tensors in {**stack.tensors, **self._statistics}.items()}
-        routing = Routing(torch.tensor(devices), self._held) if model.num_experts else None
+        routing = Routing(torch.tensor(devices, device=self._device), self._held) if model.num_experts else None
         outputs, routed, balance = model.of_devices(segments, versions, routing)
         return outputs, routed, balance
 
@@ -117,9 +119,9 @@ class _Lot:
     """Row -> its weight in its member's mean loss, (B,)."""
 
     @classmethod
-    def of(cls, task: str, some: Sequence[tuple[int, Indices]], fill: bool) -> _Lot:
+    def of(cls, task: str, some: Sequence[tuple[int, Indices]], fill: bool, device: torch.device) -> _Lot:
         """Args: the task; member and rows of each batch; whether shorter ones get some of their rows again, which weigh
-        nothing, to be as long as the longest."""
+        nothing, to be as long as the longest; where to put it."""
         members, batches = zip(*some, strict=True)
         samples = tuple(map(len, batches))
         longest = max(samples)
@@ -131,19 +133,19 @@ class _Lot:
             samples,
             np.concatenate([np.resize(rows, longest) if fill else rows for rows in batches]),
             tuple(v for v, size in zip(members, sizes, strict=True) for _ in range(size)),
-            torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)),
-            torch.tensor(weight),
+            torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)).to(device),
+            torch.tensor(weight, device=device),
         )
 
 
-def _side_by_side(some: Sequence[Tensors | None]) -> Tensors:
+def _side_by_side(some: Sequence[Tensors | None], device: torch.device) -> Tensors:
     """Of several devices, zeros where one has none: name -> (V, ...)."""
     (first, *_) = (tensors for tensors in some if tensors is not None)
-    return {n: torch.stack([t[n] if t else torch.zeros_like(first[n]) for t in some]) for n in first}
+    return {n: torch.stack([t[n] if t else torch.zeros_like(first[n]) for t in some]).to(device) for n in first}
 
 
 def _logit_offset(bench: Workbench, task: str, part: Part) -> Tensor:
     """What is added to a task's logits in the loss, (O,)."""
     outputs = bench.head_of(task).outputs(bench.dataset.labels[task])
     prior = bench.head_of(task).log_prior(bench.targets[task][torch.from_numpy(part.train)], outputs)
-    return bench.config.local.logit_adjustment * prior
+    return (bench.config.local.logit_adjustment * prior).to(bench.model.device)

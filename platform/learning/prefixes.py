@@ -42,6 +42,8 @@ class PrefixCache:
     ) -> None:
         """Bounds are of all modalities together; on disk, in the user's cache, of all processes and networks."""
         self._model = model
+        self.device = model.device
+        """Where prefixes are, whatever they come from."""
         self._tables = tables
         self._limit_bytes = limit_bytes
         self._disk_limit_bytes = disk_limit_bytes
@@ -91,7 +93,7 @@ class PrefixCache:
             return {}
         disk = self._disk(modality)
         stored = disk.get(list(raws)) if disk else {}
-        made = {content: prefix.to(self._model.device) for content, prefix in stored.items()}
+        made = {content: prefix.to(self.device) for content, prefix in stored.items()}
         missing = {content: raw for content, raw in raws.items() if content not in made}
         if missing:
             # In one order of memory, as from disk: products of tensors in another one may differ in a bit.

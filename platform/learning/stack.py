@@ -28,24 +28,27 @@ class Stack:
     tensors: dict[str, Tensors]
     """Module -> name -> (V, ...), or without the first dimension of a single device: for autograd."""
 
-    def __init__(self, starts: Sequence[Mapping[str, Tensors]], shapes: Shapes, device: torch.device) -> None:
+    def __init__(self, starts: Sequence[Mapping[str, Tensors]], shapes: Shapes) -> None:
         """What each device starts from; what all share is there once until they train.
 
         Args:
             starts: module -> version, of each device; what `shapes` lacks is not read.
             shapes: of all that any of them trains.
-            device: where to put it.
         """
         self.count = len(starts)
         self.shapes = shapes
-        self.values = {m: _rows(starts, m, named).to(device) for m, named in shapes.items()}
-        """Module -> (V, n), its tensors one behind the other."""
+        self.values = {m: _rows(starts, m, named) for m, named in shapes.items()}
+        """Module -> (V, n), its tensors one behind the other; where they train while they do, else on the processor."""
 
-    def begin(self) -> None:
+    def begin(self, where: torch.device) -> None:
         """Make ready to train."""
-        self.values = {module: values.contiguous() for module, values in self.values.items()}
+        self.values = {module: values.contiguous().to(where) for module, values in self.values.items()}
         self.grads = {module: torch.empty_like(values) for module, values in self.values.items()}
         self.tensors = {module: self._leaves(module) for module in self.shapes}
+
+    def end(self) -> None:
+        """All steps have been taken."""
+        self.values = {module: values.cpu() for module, values in self.values.items()}
 
     def of(self, row: int, module: str) -> Tensors:
         """A device's tensors of a module, as views."""

@@ -19,6 +19,7 @@ from fogtune.platform.data.partition import split_table
 from fogtune.platform.data.sources import load_table
 from fogtune.platform.data.table import Indices, Split, Table
 from fogtune.platform.errors import InputError
+from fogtune.platform.model.device import choose
 from fogtune.platform.model.heads import HEADS, HeadKind
 from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.statistics import LARGEST_RMS, measure
@@ -163,14 +164,14 @@ class Workbench:
             labels: task -> label names; by default those that the sources have.
 
         Raises:
-            InputError: data or weights cannot be used as configured.
+            InputError: data or weights cannot be used as configured, or there is no GPU.
         """
         self.config = config
         self.tree = build_tree(config)
         self.ownership: Ownership = own(config, self.tree)
         with uncollected():  # libraries are imported where a model first needs them
             self.dataset = Dataset.load(config, self.tree, machine, labels)
-            self.model = M3TModel(config, self.dataset.labels)
+            self.model = M3TModel(config, self.dataset.labels).to(choose(config.execution.gpus_per_actor))
         execution = config.execution
         self.prefixes = PrefixCache(
             self.model, self.dataset.tables, execution.prefix_cache_bytes, execution.prefix_disk_bytes

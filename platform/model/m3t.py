@@ -129,8 +129,8 @@ class M3TModel(nn.Module):
         return self
 
     def tensors(self, module: str) -> Tensors:
-        """A copy of a module's tensors."""
-        return {name: tensor.detach().clone() for name, tensor in self.tensors_of[module].items()}
+        """A copy of a module's tensors, on the processor."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors_of[module].items()}
 
     @property
     def device(self) -> torch.device:
@@ -144,8 +144,9 @@ class M3TModel(nn.Module):
             tensor.copy_(tensors[name])
 
     def holding(self, tensors: Mapping[str, Tensors]) -> AbstractContextManager[None]:
-        """Within the block, these tensors stand in the place of the model's own: module -> name -> tensor."""
-        return self._places.lent(tensors)
+        """Within the block, these tensors stand in the place of the model's own: module -> name -> tensor, anywhere."""
+        device = self.device
+        return self._places.lent({m: {name: t.to(device) for name, t in some.items()} for m, some in tensors.items()})
 
     def prefix(self, modality: str, raw: Raw) -> Tensor:
         """The frozen part of one sample's encoding, (T, C): a pure function of the sample."""

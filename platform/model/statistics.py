@@ -59,7 +59,7 @@ def known(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def measure(prefixes: Iterable[Tensor]) -> dict[str, Tensor]:
-    """`mean` and `square` (C,) over all tokens of the prefixes (T, C), of which there must be one."""
+    """`mean` and `square` (C,) over all tokens of the prefixes (T, C), of which there must be one; on the processor."""
     count = 0
     total = squares = torch.zeros((), dtype=torch.float64)
     for prefix in prefixes:
@@ -67,4 +67,4 @@ def measure(prefixes: Iterable[Tensor]) -> dict[str, Tensor]:
         count += len(values)
         total = total + values.sum(0)
         squares = squares + (values**2).sum(0)
-    return {"mean": (total / count).float(), "square": (squares / count).float()}
+    return {"mean": (total / count).float().cpu(), "square": (squares / count).float().cpu()}

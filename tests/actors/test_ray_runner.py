@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from fogtune.actors import machines, ray_runner
+from fogtune.actors import host_pool, machines, ray_runner
 from fogtune.actors.coordinator import CoordinatorActor
 from fogtune.actors.host_pool import Call, HostPool
 from fogtune.actors.ray_runner import RayRunner
@@ -249,6 +249,26 @@ def test_where_a_hosts_machine_has_gone_its_start_is_not_waited_for(
     config = tiny("execution.placement=labels")
     with pytest.raises(ProcessLost, match=r"^evaluator/0 waits for machine cloud$"):
         HostPool(config, "nowhere", build_tree(config)).load()
+
+
+@pytest.mark.parametrize(
+    ("share", "there", "given"), [("1", 0, "room for 0 of 5"), ("0.5", 1, None), ("0.5", 1, "room for 2 of 5")]
+)
+def test_hosts_are_as_many_as_gpus_have_room_for(
+    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, share: str, there: int, given: str | None
+) -> None:
+    """No GPU is needed for it: where there is room, hosts wait for the GPU that Ray does not have."""
+    monkeypatch.setattr(host_pool, "gpus", lambda: {None: float(there)})
+    per_actor = 1 if given else "auto"
+    config = tiny(f"execution.gpus_per_actor={share}", f"execution.devices_per_actor={per_actor}")
+    try:
+        if given:
+            with pytest.raises(InputError, match=rf"^execution.gpus_per_actor: {share} given.* {given} host processes"):
+                HostPool(config, "gpus", build_tree(config))
+        else:
+            assert list(HostPool(config, "gpus", build_tree(config)).evaluating) == ["devices/0/0", "devices/0+1/0"]
+    finally:
+        end("gpus")
 
 
 def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeConfig, shared_ray: None) -> None:
