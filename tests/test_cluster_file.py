@@ -62,6 +62,17 @@ def test_workers_find_the_head(cluster: dict[str, Any]) -> None:
     assert "--address=$RAY_HEAD_IP:6379" in cluster["worker_start_ray_commands"][-1]
 
 
+def test_ray_is_found_and_shows_the_token(cluster: dict[str, Any], tmp_path: Path) -> None:
+    """`ray down` says `ray stop`. A head takes the token from its file unasked; a worker does not, and is refused."""
+    assert "~/.ray/auth_token" in cluster["file_mounts"]
+    (tmp_path / ".bashrc").touch()
+    tell = ["bash", "-c", '. ~/.bashrc; echo "$PATH $RAY_AUTH_MODE"']
+    for _ in range(2):  # the second time, nothing is added
+        subprocess.run(["bash", "-euc", cluster["setup_commands"][-1]], env={"HOME": str(tmp_path)}, check=True)
+        told = subprocess.run(tell, env={"HOME": str(tmp_path), "PATH": "/bin"}, capture_output=True, text=True)
+        assert told.stdout == f"{tmp_path}/fogtune/.venv/bin:/bin token\n"
+
+
 def test_each_machine_says_what_it_is(cluster: dict[str, Any], in_a_cloud: dict[str, Any], tmp_path: Path) -> None:
     for command in (cluster["head_start_ray_commands"][-1], cluster["worker_start_ray_commands"][-1]):
         assert "--labels-file=$HOME/fogtune-labels.yaml" in command
