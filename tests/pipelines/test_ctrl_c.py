@@ -80,6 +80,8 @@ def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Pat
     assert json.loads((path / "run.json").read_text())["status"] == "stopped"
     assert rounds < 10
 
+    config = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(config.replace("runner: ray", "runner: local"))
     resumed = start(tmp_path, "resume", f"runs/{path.name}")
     out, err = resumed.communicate(timeout=300)
     assert (resumed.returncode, err) == (0, "")
