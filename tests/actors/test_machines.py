@@ -364,7 +364,7 @@ def test_a_round_goes_on_without_a_machine_that_comes_back_later(
         until(lambda: missing()[-3:] == [2, 2, 2])
         lost.join(head)
         until(lambda: missing()[-3:] == [0, 0, 0])
-        os.killpg(run.pid, signal.SIGINT)
+        os.killpg(run.pid, signal.SIGTERM)
         run.communicate(timeout=TIMEOUT_S)
 
 
