@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -24,7 +25,7 @@ REGIONAL = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'  # else fo
 
 @pytest.fixture(scope="module")
 def dashboard(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of that of a run, which stands still after two rounds."""
+    """The URL of that of a run, which stands still after two rounds, and then ends as a service manager ends it."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "tiny.yaml").write_text(dump_config(tiny(REGIONAL, "execution.devices_per_actor=3")))
     words = [*COMMAND, "run", "tiny.yaml", "--set", "execution.runner=ray"]
@@ -43,6 +44,17 @@ def dashboard(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFact
         running.send_signal(signal.SIGCONT)
         running.terminate()
         running.communicate(timeout=120)
+    assert running.returncode == 130
+
+
+def read(url: str) -> str:
+    """Nothing while what is to answer, a process of Ray's that starts last, is not ready."""
+    try:
+        with urlopen(url, timeout=30) as answer:
+            found: str = answer.read().decode()
+            return found
+    except HTTPError:
+        return ""
 
 
 def ask(url: str) -> Any:
@@ -89,6 +101,9 @@ def test_tasks_are_named_by_who_does_what(dashboard: str) -> None:
 
 def test_the_log_of_an_actor_names_run_round_and_node(dashboard: str) -> None:
     (actor,) = (actor for actor in listed(dashboard, "actors") if actor["name"] == "coordinator")
-    with urlopen(f"{dashboard}/api/v0/logs/file?actor_id={actor['actor_id']}&suffix=err&lines=1000", timeout=30) as log:
-        text = log.read().decode()
-    assert re.search(rf" {actor['ray_namespace']} round 2 coordinator: took [\d.]+ s, 5 took part", text)
+    page = f"{dashboard}/api/v0/logs/file?actor_id={actor['actor_id']}&suffix=err&lines=1000"
+    line = rf" {actor['ray_namespace']} round 2 coordinator: took [\d.]+ s, 5 took part"
+    deadline_s = time.monotonic() + 60
+    while not re.search(line, text := read(page)):
+        assert time.monotonic() < deadline_s, text
+        time.sleep(0.5)
