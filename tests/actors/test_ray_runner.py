@@ -148,12 +148,14 @@ def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: 
         runner.close()
 
 
-def test_a_host_that_is_killed_in_a_cohort_loses_nothing(tiny: MakeConfig, shared_ray: None) -> None:
+@pytest.mark.parametrize("changes", [(), ("federation.modules=[{match: 'head/*', scope: device}]", NETWORK, HEADED)])
+def test_a_host_that_is_killed_in_a_cohort_loses_nothing(
+    tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...]
+) -> None:
     """It dies while it trains in round 2, and again with the evaluation of round 3."""
-    personal = "federation.modules=[{match: 'head/*', scope: device}]"
-    config = tiny(personal, NETWORK, HEADED, "local.epochs=4")
+    config = tiny(*changes, "local.epochs=4")
     expected = rounds(LocalRunner(config), 3)
-    namespace = "cohort"
+    namespace = f"cohort-{len(changes)}"
     runner = RayRunner(config, namespace)
     try:
         results = [runner.round(1)]

@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill -9` on the real command with a Ray of its own: nothing left, resumed to the same bits."""
+"""Ctrl-C, `kill` and `kill -9` on the real command with a Ray of its own: nothing left, resumed to the same bits."""
 
 from __future__ import annotations
 
@@ -73,6 +73,12 @@ def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Pat
     rounds = len((path / "rounds.jsonl").read_text().splitlines())
     assert 1 <= rounds < 10
     assert f"round-{rounds:06d}" in os.listdir(path / "checkpoints")
+
+    # As a service manager does: to the command alone.
+    stop(start(tmp_path, "resume", f"runs/{path.name}"), "round ", lambda pid: os.kill(pid, signal.SIGTERM), alive)
+    rounds = len((path / "rounds.jsonl").read_text().splitlines())
+    assert json.loads((path / "run.json").read_text())["status"] == "stopped"
+    assert rounds < 10
 
     config = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(config.replace("runner: ray", "runner: local"))

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -20,17 +22,40 @@ from fogtune.platform.config import Config
 from fogtune.platform.config.load import dump_config
 
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
+ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled"}
 REGIONAL = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'  # else fog nodes would have nothing to do
 
 
 @pytest.fixture(scope="module")
-def dashboard(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster(ray_folder: Callable[[], Path]) -> Iterator[str]:
+    """Where a Ray listens, whose agent has a port of its own: else it has no log pages beside another Ray."""
+    folder = ray_folder()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    start = ["start", "--head", "--block", f"--port={address.partition(':')[2]}", "--node-ip-address=127.0.0.1"]
+    start += ["--num-cpus=2", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}"]
+    with (folder / "out").open("w") as out:
+        ray = str(Path(sys.executable).with_name("ray"))
+        head = subprocess.Popen([ray, *start], env=ENVIRONMENT, stdout=out, stderr=out)
+    try:
+        deadline_s = time.monotonic() + 60
+        while "Ray runtime started" not in (folder / "out").read_text():
+            assert head.poll() is None, (folder / "out").read_text()
+            assert time.monotonic() < deadline_s, "waited too long"
+            time.sleep(0.1)
+        yield address
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+@pytest.fixture(scope="module")
+def dashboard(cluster: str, tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of that of a run, which stands still after two rounds, and then ends as a service manager ends it."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "tiny.yaml").write_text(dump_config(tiny(REGIONAL, "execution.devices_per_actor=3")))
-    words = [*COMMAND, "run", "tiny.yaml", "--set", "execution.runner=ray"]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    with subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as running:
+    words = [*COMMAND, "run", "tiny.yaml", "--address", cluster]
+    with subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         url = None
         for line in running.stdout:

@@ -118,8 +118,8 @@ def test_a_cluster_that_is_gone_fails_the_run(
 
 @pytest.mark.usefixtures("shared_ray")
 def test_killed_actors_of_all_kinds_change_no_bit(tiny: MakeConfig, tmp_path: Path, left: Left) -> None:
-    changes = ("topology.tiers.0.count=2", "evaluation.every=1", "federation.cadence={fog: 2}")
-    kills = {1: "coordinator", 2: "fog/0", 3: "devices/0/0"}
+    changes = ("rounds=5", "topology.tiers.0.count=2", "evaluation.every=1", "federation.cadence={fog: 2}")
+    kills = {1: "coordinator", 2: "fog/0", 3: "devices/0/0", 4: "coordinator"}
 
     def on_event(record: RoundRecord) -> None:
         if name := kills.pop(record.round, None):
@@ -132,7 +132,11 @@ def test_killed_actors_of_all_kinds_change_no_bit(tiny: MakeConfig, tmp_path: Pa
     assert done.status == "completed"
     assert not kills
     why = done.directory.info.restarts
-    assert [line.partition(" died")[0] for line in why] == ["round 2: coordinator", "round 3: fog/0"]
+    assert [line.partition(" died")[0] for line in why] == [
+        "round 2: coordinator",
+        "round 3: fog/0",
+        "round 5: coordinator",
+    ]
     assert done.directory.info.summary.updates_lost == 0
     undisturbed = fogtune.run(tiny(*changes, f"output.directory={tmp_path / 'local'}"))
     assert left(done.directory) == left(undisturbed.directory)

@@ -81,7 +81,7 @@ def test_the_slow_are_late(whole: Callable[[str], RunDirectory], kind: str, late
 
 
 @pytest.mark.usefixtures("shared_ray")
-@pytest.mark.parametrize("kind", ["both", "star"])
+@pytest.mark.parametrize("kind", ["both", "cut off", "star"])
 def test_ray_gives_the_same_bits(
     tiny: MakeConfig, tmp_path: Path, whole: Callable[[str], RunDirectory], left: Left, kind: str
 ) -> None:
