@@ -16,17 +16,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load
 
-from fogtune.platform.aggregation import Tensors
 from fogtune.platform.config import Config, FeaturesEncoder, SeriesEncoder
 from fogtune.platform.config.load import load_config
 from fogtune.platform.errors import InputError
 from fogtune.platform.topology import Tree
 from fogtune.platform.topology_build import build_tree
+
+if TYPE_CHECKING:
+    from fogtune.platform.aggregation import Tensors
 
 _NAME = re.compile(r"^v(\d+)$")
 
@@ -166,6 +167,8 @@ def read_module(entry: Entry) -> Tensors:
     Raises:
         InputError: its file is missing or does not match its hash: what is loaded is what was hashed.
     """
+    from safetensors.torch import load  # with torch, a second that whoever only lists or chooses versions need not wait
+
     try:
         return load(_verified(entry))
     except SafetensorError as error:

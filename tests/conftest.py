@@ -162,6 +162,23 @@ def tiny() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
+def watches(tiny: Callable[..., Config]) -> Callable[..., Config]:
+    """Makes `tiny` of five watches and without a backbone, for what processes do: they are there in half the time, as
+    they need not import transformers.
+
+    Devices by fog node: `fog-0` has watch-0, watch-2 and watch-4, `fog-1` has watch-1 and watch-3.
+    """
+    changes = (
+        'devices=[{"name": "watch", "count": 5, "modalities": ["imu"], "tasks": ["exercise"]}]',
+        'sources={"watch": {"kind": "embedded", "asset": "seglearn", "partition": {"kind": "natural"}, '
+        '"samples_per_device": 12, "held_out": {"groups": ["8"], "limit": 12}}}',
+        'tasks={"exercise": {"source": "watch", "inputs": ["imu"], "label": "exercise"}}',
+        "model={backbone: null, width: 8, adapter: null, encoders: {imu: {kind: features, channels: 6}}}",
+    )
+    return lambda *overrides: tiny(*changes, *overrides)
+
+
+@pytest.fixture(scope="session")
 def images() -> tuple[str, ...]:
     """Overrides that make `tiny` two devices that answer questions: camera-0 sees images, reader-0 has texts alone."""
     return (

@@ -31,8 +31,8 @@ def told(run: str) -> dict[str, float]:
     return found
 
 
-def test_what_rounds_record_can_be_scraped(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("rounds=3", "execution.runner=ray"), "scraped")
+def test_what_rounds_record_can_be_scraped(watches: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(watches("rounds=3", "execution.runner=ray"), "scraped")
     try:
         records = [runner.round(number).record for number in (1, 2, 3)]
         last = told("scraped")

@@ -90,9 +90,9 @@ def test_ray_gives_the_bits_of_one_process(
         assert "is handed on" in {decision["what"] for decision in local[0][1].decisions}
 
 
-def test_actors_read_like_the_federation(tiny: MakeConfig, shared_ray: None) -> None:
+def test_actors_read_like_the_federation(watches: MakeConfig, shared_ray: None) -> None:
     regional = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'  # else fog nodes would have nothing to do
-    runner = RayRunner(tiny("execution.devices_per_actor=3", regional), "names")
+    runner = RayRunner(watches("execution.devices_per_actor=3", regional), "names")
     try:
         assert names_in("names") == {"coordinator", "fog/0", "fog/1", "devices/0/0", "devices/0+1/0"}
     finally:
@@ -123,8 +123,8 @@ def kill(runner: RayRunner, namespace: str, name: str) -> None:
     runner.restore(runner.snapshot())
 
 
-def test_two_do_not_run_the_same(tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny("execution.runner=ray")
+def test_two_do_not_run_the_same(watches: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = watches("execution.runner=ray")
     first = RayRunner(config, "twice")
     try:
         with monkeypatch.context() as patched:
@@ -137,8 +137,8 @@ def test_two_do_not_run_the_same(tiny: MakeConfig, shared_ray: None, monkeypatch
     RayRunner(config, "twice").close()  # waits for the last of the first one's actors
 
 
-def test_a_killed_host_fails_the_run_below_quorum(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("execution.devices_per_actor=3", *ALONE), "killed")
+def test_a_killed_host_fails_the_run_below_quorum(watches: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(watches("execution.devices_per_actor=3", *ALONE), "killed")
     try:
         runner.round(1)
         kill(runner, "killed", "devices/0/0")
@@ -175,10 +175,10 @@ def test_a_host_that_is_killed_in_a_cohort_loses_nothing(
 
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_host_that_is_killed_as_a_head_adds_up(
-    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, retries: int
+    watches: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, retries: int
 ) -> None:
-    """It is asked again; or what was sent to that head is lost with it."""
-    config = tiny(NETWORK, HEADED_ONLY, f"execution.host_retries={retries}", "federation.quorum=0.1")
+    """It is asked again; or what was sent to that head is lost with it. The other head is of another host."""
+    config = watches("seed=3", NETWORK, HEADED_ONLY, f"execution.host_retries={retries}", "federation.quorum=0.1")
     namespace = f"adding-{retries}"
     ask = HostPool.ask
     heads: list[tuple[str, str]] = []
@@ -210,10 +210,10 @@ def test_a_host_that_is_killed_as_a_head_adds_up(
 
 @pytest.mark.parametrize(("deaths", "survives"), [(1, True), (2, False)])
 def test_a_host_that_dies_as_it_is_started_again(
-    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, deaths: int, survives: bool
+    watches: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, deaths: int, survives: bool
 ) -> None:
     """It is tried again, as often as `execution.host_retries`, 1, says."""
-    config = tiny()
+    config = watches()
     namespace = f"again-{deaths}"
     pool = HostPool(config, namespace, build_tree(config))
     start, left = HostPool._start, [deaths]
@@ -242,10 +242,10 @@ def test_a_host_that_dies_as_it_is_started_again(
 
 
 def test_where_a_hosts_machine_has_gone_its_start_is_not_waited_for(
-    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch
+    watches: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machines, "LOOK_EVERY_S", 0.1)
-    config = tiny("execution.placement=labels")
+    config = watches("execution.placement=labels")
     with pytest.raises(ProcessLost, match=r"^evaluator/0 waits for machine cloud$"):
         HostPool(config, "nowhere", build_tree(config)).load()
 
@@ -254,12 +254,12 @@ def test_where_a_hosts_machine_has_gone_its_start_is_not_waited_for(
     ("share", "there", "given"), [("1", 0, "room for 0 of 5"), ("0.5", 1, None), ("0.5", 1, "room for 2 of 5")]
 )
 def test_hosts_are_as_many_as_gpus_have_room_for(
-    tiny: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, share: str, there: int, given: str | None
+    watches: MakeConfig, shared_ray: None, monkeypatch: pytest.MonkeyPatch, share: str, there: int, given: str | None
 ) -> None:
     """No GPU is needed for it: where there is room, hosts wait for the GPU that Ray does not have."""
     monkeypatch.setattr(host_pool, "gpus", lambda: {None: float(there)})
     per_actor = 1 if given else "auto"
-    config = tiny(f"execution.gpus_per_actor={share}", f"execution.devices_per_actor={per_actor}")
+    config = watches(f"execution.gpus_per_actor={share}", f"execution.devices_per_actor={per_actor}")
     try:
         if given:
             with pytest.raises(InputError, match=rf"^execution.gpus_per_actor: {share} given.* {given} host processes"):
@@ -270,8 +270,8 @@ def test_hosts_are_as_many_as_gpus_have_room_for(
         end("gpus")
 
 
-def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("execution.devices_per_actor=3", "federation.quorum=0.4", *ALONE), "quorum")
+def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(watches: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(watches("execution.devices_per_actor=3", "federation.quorum=0.4", *ALONE), "quorum")
     try:
         runner.round(1)
         kill(runner, "quorum", "devices/0/0")
@@ -286,8 +286,8 @@ def test_with_a_lower_quorum_the_run_goes_on_and_counts_what_is_lost(tiny: MakeC
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_host_that_takes_too_long_is_ended(tiny: MakeConfig, shared_ray: None, retries: int) -> None:
-    config = tiny(
+def test_a_host_that_takes_too_long_is_ended(watches: MakeConfig, shared_ray: None, retries: int) -> None:
+    config = watches(
         "execution.devices_per_actor=3",
         "execution.fused_devices=1",
         f"execution.host_retries={retries}",
@@ -311,9 +311,9 @@ def test_a_host_that_takes_too_long_is_ended(tiny: MakeConfig, shared_ray: None,
         runner.close()
 
 
-def test_a_killed_head_takes_its_members_updates_with_it(tiny: MakeConfig, shared_ray: None) -> None:
+def test_a_killed_head_takes_its_members_updates_with_it(watches: MakeConfig, shared_ray: None) -> None:
     one_each = ("execution.devices_per_actor=1", "federation.quorum=0.2", *ALONE)
-    config = tiny(*one_each, NETWORK, "network.radio.loss=0", HEADED_ONLY)
+    config = watches(*one_each, NETWORK, "network.radio.loss=0", HEADED_ONLY)
     (_, twin), _, _ = rounds(LocalRunner(config), 2)
     headed = {d["about"]: d["why"].split()[0] for d in twin.decisions if d["what"] == "is headed"}
     head = min(headed.values())

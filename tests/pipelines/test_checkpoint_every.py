@@ -20,9 +20,9 @@ MakeConfig = Callable[..., Config]
 
 
 @pytest.fixture
-def make(tiny: MakeConfig, tmp_path: Path) -> MakeConfig:
-    """The tiny federation with personal heads: five rounds, a checkpoint after 2, 4 and 5."""
-    return lambda *overrides: tiny(
+def make(watches: MakeConfig, tmp_path: Path) -> MakeConfig:
+    """The watches with personal heads: five rounds, a checkpoint after 2, 4 and 5."""
+    return lambda *overrides: watches(
         f"output.directory={tmp_path / 'runs'}",
         "rounds=5",
         "evaluation.personal=false",

@@ -294,6 +294,13 @@ class TestVersions:
         assert found["versions"][0]["metrics"].keys() == {"exercise", "topic", "vqa"}
         assert found["rollout"] == {"pinned": None, "canary": None}
 
+    def test_listed_without_torch(self, served: Path) -> None:
+        """Its import takes longer than all else that these commands do."""
+        code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); " + COMMAND[-1]
+        words = [sys.executable, "-c", code, "versions", str(served)]
+        *_, told, found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert (told, found) == ("serving v2 (the newest; later ones follow)", "False")
+
     def test_promoted_and_rolled_back(self, copied: Path) -> None:
         def rollout() -> Any:
             return json.loads((copied / "serving.json").read_text())

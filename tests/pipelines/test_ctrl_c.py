@@ -94,7 +94,7 @@ def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Pat
 def test_a_command_that_is_killed_leaves_no_actor_and_can_be_resumed(
     tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES)))
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
     with start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray") as running:
         assert running.stdout is not None
         assert any(line.startswith("round 2/10") for line in running.stdout)

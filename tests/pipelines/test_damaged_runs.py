@@ -20,20 +20,22 @@ CHANGES = ("rounds=4", "federation.cadence={fog: 2}", "output.keep_checkpoints=9
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def whole(watches: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of four rounds."""
-    return fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
+    return fogtune.run(watches(*CHANGES, f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
 
 
 @pytest.fixture(scope="module")
-def stopped(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def stopped(watches: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """The same run, stopped after round 3. Not to be changed."""
 
     def stop(record: RoundRecord) -> None:
         if record.round == 3:
             raise KeyboardInterrupt
 
-    return fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path_factory.mktemp('runs')}"), on_event=stop).directory
+    return fogtune.run(
+        watches(*CHANGES, f"output.directory={tmp_path_factory.mktemp('runs')}"), on_event=stop
+    ).directory
 
 
 def truncate(path: Path) -> None:

@@ -50,11 +50,12 @@ def cluster(ray_folder: Callable[[], Path]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def dashboard(cluster: str, tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def dashboard(cluster: str, watches: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of that of a run, which stands still after two rounds, and then ends as a service manager ends it."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "tiny.yaml").write_text(dump_config(tiny(REGIONAL, "execution.devices_per_actor=3")))
-    words = [*COMMAND, "run", "tiny.yaml", "--address", cluster]
+    hosts = ("execution.devices_per_actor=3", "execution.fused_devices=1")  # else one of them trained for both
+    (folder / "watches.yaml").write_text(dump_config(watches(REGIONAL, *hosts)))
+    words = [*COMMAND, "run", "watches.yaml", "--address", cluster]
     with subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         url = None

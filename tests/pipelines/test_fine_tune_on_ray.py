@@ -107,7 +107,7 @@ def test_a_host_that_is_killed_while_it_trains_fails_the_run_which_can_be_resume
 
 
 def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_they_were(
-    tiny: MakeConfig, runs: Path, left: Left, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    watches: MakeConfig, runs: Path, left: Left, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everything is as if the updates of the two devices had been lost in one process; their personal heads too."""
     changes = (
@@ -116,7 +116,7 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
         *ALONE,
         'federation.modules=[{"match": "head/*", "scope": "device"}]',
     )
-    config = tiny(*changes, f"output.directory={runs}", "execution.runner=ray", "execution.devices_per_actor=3")
+    config = watches(*changes, f"output.directory={runs}", "execution.runner=ray", "execution.devices_per_actor=3")
 
     def on_event(record: RoundRecord) -> None:
         if record.round == 1:
@@ -126,15 +126,15 @@ def test_above_the_quorum_the_run_goes_on_and_the_hosts_devices_come_back_as_the
     done = fogtune.run(config, on_event=on_event)
     assert done.status == "completed"
     assert done.directory.info.summary.updates_lost == 2
-    assert "round 3 goes on without watch-0, reader-0: its host devices/0/0 died" in caplog.text
+    assert "round 3 goes on without watch-0, watch-2: its host devices/0/0 died" in caplog.text
 
     def lose(bench: Any, members: Sequence[Member], round_number: int) -> tuple[list[Trained], Stack]:
-        if round_number == 3 and members[0].device in ("watch-0", "reader-0"):
+        if round_number == 3 and members[0].device in ("watch-0", "watch-2"):
             raise OSError("lost")
         return train(bench, members, round_number)
 
     monkeypatch.setattr("fogtune.platform.federation.training.train", lose)
-    expected = fogtune.run(tiny(*changes, f"output.directory={runs.parent / 'local'}"))
+    expected = fogtune.run(watches(*changes, f"output.directory={runs.parent / 'local'}"))
     assert [record.failures for record in done.directory.records()] == [{}, {}, {"crash": 2}, {}]
     records, *others = left(done.directory)
     alone, *expected_others = left(expected.directory)

@@ -52,9 +52,9 @@ def test_the_best_stays_also_when_the_run_is_resumed(tiny: MakeConfig, tmp_path:
 
 
 def test_a_complete_run_goes_back_and_comes_to_the_same_bits(
-    tiny: MakeConfig, tmp_path: Path, left: Callable[[RunDirectory], object]
+    watches: MakeConfig, tmp_path: Path, left: Callable[[RunDirectory], object]
 ) -> None:
-    config = tiny("rounds=5", "federation.cadence={fog: 2}", "output.keep_every=2", f"output.directory={tmp_path}")
+    config = watches("rounds=5", "federation.cadence={fog: 2}", "output.keep_every=2", f"output.directory={tmp_path}")
     run = fogtune.run(config).directory
     before = left(run)
     with pytest.raises(InputError, match="--from: 3 given; allowed: 2, 4, 5"):

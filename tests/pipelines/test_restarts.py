@@ -117,7 +117,7 @@ def test_a_cluster_that_is_gone_fails_the_run(
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_killed_actors_of_all_kinds_change_no_bit(tiny: MakeConfig, tmp_path: Path, left: Left) -> None:
+def test_killed_actors_of_all_kinds_change_no_bit(watches: MakeConfig, tmp_path: Path, left: Left) -> None:
     changes = ("rounds=5", "topology.tiers.0.count=2", "evaluation.every=1", "federation.cadence={fog: 2}")
     kills = {1: "coordinator", 2: "fog/0", 3: "devices/0/0", 4: "coordinator"}
 
@@ -127,7 +127,7 @@ def test_killed_actors_of_all_kinds_change_no_bit(tiny: MakeConfig, tmp_path: Pa
             actor: Any = ray.get_actor(name, namespace=run_id)
             os.kill(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
 
-    config = tiny(*changes, f"output.directory={tmp_path / 'ray'}", "execution.runner=ray")
+    config = watches(*changes, f"output.directory={tmp_path / 'ray'}", "execution.runner=ray")
     done = fogtune.run(config, on_event=on_event)
     assert done.status == "completed"
     assert not kills
@@ -138,5 +138,5 @@ def test_killed_actors_of_all_kinds_change_no_bit(tiny: MakeConfig, tmp_path: Pa
         "round 5: coordinator",
     ]
     assert done.directory.info.summary.updates_lost == 0
-    undisturbed = fogtune.run(tiny(*changes, f"output.directory={tmp_path / 'local'}"))
+    undisturbed = fogtune.run(watches(*changes, f"output.directory={tmp_path / 'local'}"))
     assert left(done.directory) == left(undisturbed.directory)

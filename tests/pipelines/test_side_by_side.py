@@ -24,15 +24,15 @@ pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
 def test_one_is_killed_and_resumed_with_more_hosts_and_both_come_to_the_same_bits(
-    tiny: Callable[..., Config], tmp_path: Path, left: Callable[[RunDirectory], object]
+    watches: Callable[..., Config], tmp_path: Path, left: Callable[[RunDirectory], object]
 ) -> None:
     address = ray.get_runtime_context().gcs_address
     for name in ("killed", "unharmed", "whole"):
         (tmp_path / name).mkdir()
-    (tmp_path / "killed/tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
+    (tmp_path / "killed/watches.yaml").write_text(dump_config(watches(*CHANGES, "execution.devices_per_actor=5")))
     killed: list[int] = []
     with subprocess.Popen(
-        [*COMMAND, "run", "tiny.yaml", "--address", address],
+        [*COMMAND, "run", "watches.yaml", "--address", address],
         cwd=tmp_path / "killed",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,7 +46,7 @@ def test_one_is_killed_and_resumed_with_more_hosts_and_both_come_to_the_same_bit
                 other.kill()
                 killed.append(record.round)
 
-        unharmed = fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path / 'unharmed'}"), on_event=on_event)
+        unharmed = fogtune.run(watches(*CHANGES, f"output.directory={tmp_path / 'unharmed'}"), on_event=on_event)
     assert unharmed.status == "completed"
     assert killed == [1]
     assert not unharmed.directory.info.restarts
@@ -58,7 +58,7 @@ def test_one_is_killed_and_resumed_with_more_hosts_and_both_come_to_the_same_bit
     resumed = fogtune.resume(path)
     assert resumed.status == "completed"
     whole = left(
-        fogtune.run(tiny(*CHANGES, "execution.runner=local", f"output.directory={tmp_path / 'whole'}")).directory
+        fogtune.run(watches(*CHANGES, "execution.runner=local", f"output.directory={tmp_path / 'whole'}")).directory
     )
     assert left(unharmed.directory) == whole
     assert left(resumed.directory) == whole

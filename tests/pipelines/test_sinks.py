@@ -55,7 +55,7 @@ def test_numbers_are_those_that_there_are(record: Callable[..., RoundRecord]) ->
 
 
 def test_tensorboard_has_every_round_once_after_restarts_and_resuming(
-    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watches: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounds 1 and 2 are written, and made again after a restart; then the run is stopped after round 3."""
     breaks = [3]
@@ -71,7 +71,7 @@ def test_tensorboard_has_every_round_once_after_restarts_and_resuming(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(rounds, "LocalRunner", Runner)
-    config = tiny("rounds=4", "network={}", "output.checkpoint_every=4", TENSORBOARD, f"output.directory={tmp_path}")
+    config = watches("rounds=4", "network={}", "output.checkpoint_every=4", TENSORBOARD, f"output.directory={tmp_path}")
     stopped = fogtune.run(config, on_event=on_event)
     assert (stopped.status, breaks) == ("stopped", [])
     assert_same_as_the_rounds(stopped.directory)
@@ -94,7 +94,7 @@ def test_a_missing_package_is_bad_input_and_leaves_nothing(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("where", ["open", "round", "close"])
 def test_one_that_fails_is_left_out_and_logged_once(
-    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+    watches: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     asked: list[str] = []
 
@@ -114,7 +114,7 @@ def test_one_that_fails_is_left_out_and_logged_once(
                 raise OSError("No space left\non device")
 
     monkeypatch.setattr(sinks, "_OPEN", {"tensorboard": Failing})
-    done = fogtune.run(tiny("rounds=2", TENSORBOARD, f"output.directory={tmp_path}"))
+    done = fogtune.run(watches("rounds=2", TENSORBOARD, f"output.directory={tmp_path}"))
     assert done.status == "completed"
     expected = {"open": ["open"], "round": ["open", "round"], "close": ["open", "round", "round", "close"]}
     assert asked == expected[where]
@@ -125,7 +125,7 @@ def test_one_that_fails_is_left_out_and_logged_once(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, in its use of SQLAlchemy
 def test_mlflow_has_every_round_once_after_resuming(
-    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watches: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -141,17 +141,17 @@ def test_mlflow_has_every_round_once_after_resuming(
         "output.sinks=[mlflow]",
         f"output.directory={tmp_path / 'runs'}",
     )
-    stopped = fogtune.run(tiny(*changes), on_event=on_event).directory
+    stopped = fogtune.run(watches(*changes), on_event=on_event).directory
     client = mlflow.MlflowClient()
     (experiment,) = client.search_experiments(filter_string="name = 'fogtune'")
     (found,) = client.search_runs([experiment.experiment_id])
     assert (found.info.run_name, found.info.status) == (stopped.id, "KILLED")
-    assert found.data.params["sources.news.kind"] == "embedded"
-    assert found.data.params["devices.0.count"] == "2"
+    assert found.data.params["sources.watch.kind"] == "embedded"
+    assert found.data.params["devices.0.count"] == "5"
     resumed = fogtune.resume(stopped.path).directory
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.status == "FINISHED"
     records = resumed.records()
-    for name in ("loss/topic", "bytes/uplink", "accuracy/topic", "participants"):
+    for name in ("loss/exercise", "bytes/uplink", "accuracy/exercise", "participants"):
         history = [(one.step, one.value) for one in client.get_metric_history(found.info.run_id, name)]
         assert history == [(one.round, sinks.numbers(one)[name]) for one in records]

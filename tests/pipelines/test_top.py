@@ -46,8 +46,8 @@ def drawn(found: Sequence[Federation]) -> str:
     return capture.get()
 
 
-def test_a_federation_that_runs_is_shown_without_asking_it(tiny: MakeConfig, shared_ray: None) -> None:
-    runner = RayRunner(tiny("rounds=2", "execution.runner=ray", "network={}"), "watched")
+def test_a_federation_that_runs_is_shown_without_asking_it(watches: MakeConfig, shared_ray: None) -> None:
+    runner = RayRunner(watches("rounds=2", "execution.runner=ray", "network={}"), "watched")
     try:
         records = [runner.round(number).record for number in (1, 2)]
         found: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def test_a_federation_that_runs_is_shown_without_asking_it(tiny: MakeConfig, sha
     assert found["participants"] == records[-1].participants
     assert found["bytes"] == {link: count for link, count in summary.bytes.items() if count}
     assert found["loss"] == pytest.approx(dict(records[-1].loss))
-    assert found["tasks"]["topic"] == pytest.approx(dict(summary.tasks["topic"]))
+    assert found["tasks"]["exercise"] == pytest.approx(dict(summary.tasks["exercise"]))
     for name in ("wall_s", "virtual_time_s", "energy_j"):
         assert found[name] == pytest.approx(getattr(summary, name))
     names = [actor["name"] for actor in found["actors"]]
