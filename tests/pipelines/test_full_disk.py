@@ -49,16 +49,16 @@ def test_a_disk_that_is_full_and_then_larger(tiny: MakeConfig, small_disk: Path,
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def undisturbed(watches: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of two rounds."""
-    return fogtune.run(tiny("rounds=2", f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
+    return fogtune.run(watches("rounds=2", f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
 
 
 # The files in their order: topology, ledger, modules, summary and checkpoint of round 1 (8 to 17) and of round 2 (18 to
 # 25), then the whole ledger and the end (26 to 29).
 @pytest.mark.parametrize("nth", [8, 10, 12, 14, 16, 17, 24, 25, 26, 28])
 def test_wherever_room_ends_nothing_that_was_finished_is_lost(
-    tiny: MakeConfig,
+    watches: MakeConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     undisturbed: RunDirectory,
@@ -76,8 +76,9 @@ def test_wherever_room_ends_nothing_that_was_finished_is_lost(
 
     with monkeypatch.context() as patched, suppress(RunFailed):  # which is raised where it cannot even be written down
         patched.setattr(atomic, "sync", full)
-        assert fogtune.run(tiny("rounds=2", f"output.directory={tmp_path}")).status == "failed"
+        assert fogtune.run(watches("rounds=2", f"output.directory={tmp_path}")).status == "failed"
     (path,) = tmp_path.iterdir()
     resumed = fogtune.resume(path)
+    assert calls[0] >= nth
     assert resumed.status == "completed"
     assert left(resumed.directory) == left(undisturbed)
