@@ -9,8 +9,11 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -76,6 +79,34 @@ def ray_folder() -> Iterator[Callable[[], Path]]:
     folders, whose names count runs and processes, some had more."""
     with ExitStack() as made:
         yield lambda: Path(made.enter_context(tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)))
+
+
+@pytest.fixture(scope="session")
+def ray_head(ray_folder: Callable[[], Path]) -> Callable[..., AbstractContextManager[str]]:
+    """Starts, for a block, a cluster of one machine as `ray start` does, with more options and another environment;
+    gives its address. Its agent has a port of its own: else it had no log pages beside another Ray."""
+
+    @contextmanager
+    def started(environment: dict[str, str], *options: str) -> Iterator[str]:
+        folder = ray_folder()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *options]
+        words += ["--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}"]
+        with (folder / "out").open("w") as out:
+            head = subprocess.Popen(words, env=environment, stdout=out, stderr=out)
+        try:
+            deadline_s = time.monotonic() + 60
+            while "Ray runtime started" not in (folder / "out").read_text():
+                assert head.poll() is None, (folder / "out").read_text()
+                assert time.monotonic() < deadline_s, "waited too long"
+                time.sleep(0.1)
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.terminate()
+            head.wait(60)
+
+    return started
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -23,36 +22,17 @@ print(len(ray.nodes()), "machine")
 """
 
 
-def test_a_token_that_is_at_hand_is_used(ray_folder: Callable[[], Path]) -> None:
-    folder = ray_folder()
-    token = folder / "token"
+def test_a_token_that_is_at_hand_is_used(ray_head: Callable[..., AbstractContextManager[str]], tmp_path: Path) -> None:
+    token = tmp_path / "token"
     token.write_text("s3cret" * 8)
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     environment |= {"RAY_AUTH_TOKEN_PATH": str(token)}
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    start = ["start", "--head", f"--port={port}", "--block", "--num-cpus=1", "--include-dashboard=false"]
-    start += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", f"--object-store-memory={80 * 10**6}"]
-    with (folder / "out").open("w") as out:
-        ray = str(Path(sys.executable).parent / "ray")
-        head = subprocess.Popen([ray, *start], env=environment | {"RAY_AUTH_MODE": "token"}, stdout=out, stderr=out)
-    try:
-        deadline_s = time.monotonic() + 60
-        while "Ray runtime started" not in (folder / "out").read_text():
-            assert head.poll() is None, (folder / "out").read_text()
-            assert time.monotonic() < deadline_s, "waited too long"
-            time.sleep(0.1)
+    small = ("--num-cpus=1", "--include-dashboard=false", f"--object-store-memory={80 * 10**6}")
+    with ray_head(environment | {"RAY_AUTH_MODE": "token"}, *small) as address:
         joined = subprocess.run(
-            [sys.executable, "-c", JOIN, f"127.0.0.1:{port}"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
+            [sys.executable, "-c", JOIN, address], env=environment, capture_output=True, text=True, timeout=60
         )
-        assert joined.stdout.splitlines()[-1] == "1 machine", joined.stderr
-    finally:
-        head.terminate()
-        head.wait(60)
+    assert joined.stdout.splitlines()[-1] == "1 machine", joined.stderr
 
 
 def test_where_ray_finds_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

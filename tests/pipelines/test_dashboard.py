@@ -6,12 +6,11 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -27,26 +26,10 @@ REGIONAL = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'  # else fo
 
 
 @pytest.fixture(scope="module")
-def cluster(ray_folder: Callable[[], Path]) -> Iterator[str]:
-    """Where a Ray listens, whose agent has a port of its own: else it has no log pages beside another Ray."""
-    folder = ray_folder()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    start = ["start", "--head", "--block", f"--port={address.partition(':')[2]}", "--node-ip-address=127.0.0.1"]
-    start += ["--num-cpus=2", "--dashboard-agent-listen-port=0", f"--temp-dir={folder}"]
-    with (folder / "out").open("w") as out:
-        ray = str(Path(sys.executable).with_name("ray"))
-        head = subprocess.Popen([ray, *start], env=ENVIRONMENT, stdout=out, stderr=out)
-    try:
-        deadline_s = time.monotonic() + 60
-        while "Ray runtime started" not in (folder / "out").read_text():
-            assert head.poll() is None, (folder / "out").read_text()
-            assert time.monotonic() < deadline_s, "waited too long"
-            time.sleep(0.1)
+def cluster(ray_head: Callable[..., AbstractContextManager[str]]) -> Iterator[str]:
+    """Where a Ray listens."""
+    with ray_head(ENVIRONMENT, "--num-cpus=2") as address:
         yield address
-    finally:
-        head.terminate()
-        head.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +37,24 @@ def dashboard(cluster: str, watches: Callable[..., Config], tmp_path_factory: py
     """The URL of that of a run, which stands still after two rounds, and then ends as a service manager ends it."""
     folder = tmp_path_factory.mktemp("run")
     hosts = ("execution.devices_per_actor=3", "execution.fused_devices=1")  # else one of them trained for both
-    (folder / "watches.yaml").write_text(dump_config(watches(REGIONAL, *hosts)))
+    (folder / "watches.yaml").write_text(dump_config(watches("rounds=1000", REGIONAL, *hosts)))
     words = [*COMMAND, "run", "watches.yaml", "--address", cluster]
     with subprocess.Popen(words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        url = None
-        for line in running.stdout:
-            if found := re.match(r"Ray dashboard: (\S+)", line):
-                url = found[1]
-            if line.startswith("round 2/4"):
-                break
-        running.send_signal(signal.SIGSTOP)  # it asks for no more rounds
-        assert url
-        yield url
-        running.send_signal(signal.SIGCONT)
-        running.terminate()
-        running.communicate(timeout=120)
+        try:
+            assert running.stdout is not None
+            url = None
+            for line in running.stdout:
+                if found := re.match(r"Ray dashboard: (\S+)", line):
+                    url = found[1]
+                if line.startswith("round 2/"):
+                    break
+            assert url
+            running.send_signal(signal.SIGSTOP)  # it asks for no more rounds
+            yield url
+        finally:
+            running.send_signal(signal.SIGCONT)
+            running.terminate()
+            running.communicate(timeout=120)
     assert running.returncode == 130
 
 

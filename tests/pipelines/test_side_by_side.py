@@ -18,7 +18,8 @@ from fogtune.platform.config.load import dump_config
 from fogtune.platform.run import RoundRecord, RunDirectory
 
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
-CHANGES = ("rounds=5", "federation.cadence={fog: 2}", "evaluation.every=5", "execution.runner=ray")
+# Rounds long enough for the one to be killed in between.
+CHANGES = ("rounds=5", "federation.cadence={fog: 2}", "evaluation.every=5", "execution.runner=ray", "local.epochs=60")
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
