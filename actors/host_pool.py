@@ -27,11 +27,6 @@ from .hosts import Host
 from .machines import get_from, gpus, on, processors
 from .packing import Packed, pack
 
-_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
-"""How a host's process handles memory: in large pages, and what is freed is kept for the next batch, whose activations
-are as large as the last one's. To return it to the system and to get it back took a tenth of training's time."""
-
-
 @dataclass
 class Call:
     """Something that a host was asked."""
@@ -221,14 +216,12 @@ class HostPool:
         return TimedOut(round_number, why)
 
     def _start(self, name: str, num_cpus: float) -> Any:
-        environment = {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}
         machine, devices = self.machine[name], len(self._devices[name])
         options = Host.options(
             name=name,
             namespace=self._namespace,
             num_cpus=num_cpus,
             num_gpus=self._config.execution.gpus_per_actor,
-            runtime_env=environment,
             **on(machine),
         )
         return options.remote(name, self._config, devices, self._namespace, machine)

@@ -23,9 +23,16 @@ LOOK_EVERY_S = 5.0
 """So often it is looked, while actors are waited for, whether their machines are there still."""
 
 
+_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
+"""How an actor's process handles memory: in large pages, and what is freed is kept for the next batch or round, which
+need as much as the last ones. To return it to the system and to get it back takes a tenth of training's time, and half
+of a round's whose modules are large."""
+
+
 def on(machine: str | None) -> dict[str, Any]:
     """Options of an actor that runs on a machine; None: wherever there is room."""
-    return {} if machine is None else {"label_selector": {LABEL: machine}}
+    where = {} if machine is None else {"label_selector": {LABEL: machine}}
+    return {"runtime_env": {"env_vars": {"GLIBC_TUNABLES": _MEMORY}}, **where}
 
 
 def processors() -> dict[str | None, int]:
