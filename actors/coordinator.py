@@ -138,18 +138,18 @@ class CoordinatorActor:
         plan = self._have_begun(plan, begun.beginning)
         found = coordinator.cooperation(plan, reports)
         disagreement = self._cooperate(found)
-        step, changed, upward = self._nodes.close(plan, reports)
+        metrics, moved, changed, upward = self._nodes.close(plan, reports)
         coordinator.note_devices(plan, reports)
         adopted = coordinator.descend(plan.round, changed, plan.away)
         self._nodes.descend(adopted)
         evaluating = self._evaluate() if plan.evaluate else []
         booked = self._accountant.book(plan, reports, upward, adopted, found)
         lost = coordinator.lost(plan, reports)
-        coordinator.conclude(plan, booked.ready_s, booked.spent_j, step.moved)
+        coordinator.conclude(plan, booked.ready_s, booked.spent_j, moved)
         self._begin_next(number + 1)
         sums = self._sums(evaluating)
         wall_s, self._since = time.perf_counter() - self._since, time.perf_counter()
-        record = self._accountant.record(plan, reports, step.upward, booked, sums, disagreement, wall_s)
+        record = self._accountant.record(plan, reports, metrics, booked, sums, disagreement, wall_s)
         self._metrics.tell(record, {host: len(begun.asked.get(host, ())) for host in self._hosts.machine})
         log.info("took %.2f s, %d took part", wall_s, record.participants, extra={"round": number})
         return RoundResult(record, booked.rows, lost)
@@ -289,6 +289,7 @@ class CoordinatorActor:
                     to_heads.setdefault(address, []).append(bundle)
                 else:
                     receipts += self._nodes.deliver(address, bundle)
+        begun.calls.clear()  # what has been delivered lies in Ray's memory no longer than whoever adds it up needs it
         self._assignment.measured(spent)
         failed = {report.device for report in reports if report.error is not None}
         delivering = {head: bundles for head, bundles in to_heads.items() if head not in failed}

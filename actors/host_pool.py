@@ -27,6 +27,7 @@ from .hosts import Host
 from .machines import get_from, gpus, on, processors
 from .packing import Packed, pack
 
+
 @dataclass
 class Call:
     """Something that a host was asked."""

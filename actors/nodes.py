@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from fogtune.platform.aggregation import Tensors, Update
-from fogtune.platform.aggregation.tier import Step, TierLogic, TierState
+from fogtune.platform.aggregation.tier import TierLogic, TierState
 from fogtune.platform.config import Asynchronous, Config, Median, TrimmedMean
 from fogtune.platform.federation.handing_on import digest
 from fogtune.platform.federation.messages import DeviceReport, RoundPlan
@@ -121,8 +121,14 @@ class Nodes:
         self._arrived = self._arrived + self.get(update)
         return []
 
-    def close(self, plan: RoundPlan, reports: Sequence[DeviceReport]) -> tuple[Step, Modules, Modules]:
-        """Close the round tier by tier. Returns the cloud's step, new versions, and what went upward."""
+    def close(
+        self, plan: RoundPlan, reports: Sequence[DeviceReport]
+    ) -> tuple[Mapping[str, int], Mapping[str, float], Modules, Modules]:
+        """Close the round tier by tier.
+
+        Returns:
+            Metrics of all devices; module -> relative change of the cloud's version; new versions; what went upward.
+        """
         tree = self._tree
         came: dict[str, set[str]] = {node: set() for node in tree.aggregators}
         """Node -> modules that came to it."""
@@ -142,12 +148,12 @@ class Nodes:
             for node, modules in sent.items():
                 came[tree[node].parent or ""].update(modules)
         step = self._cloud.step(self._cloud_state, plan.round, self._arrived)
-        self._cloud_state, changed[CLOUD] = step.state, step.changed
+        self._cloud_state, self._arrived, changed[CLOUD] = step.state, Update.empty(), step.changed
         self._changed = changed
         self._makers.make(changed)
         for node in (node for node, modules in changed.items() if modules):
             self._refs.pop(self._place[node], None)
-        return step, changed, upward
+        return step.upward.metrics, step.moved, changed, upward
 
     def descend(self, adopted: Mapping[str, Sequence[str]]) -> None:
         """New versions go down, from the top; who is to hold none learns nothing."""

@@ -170,13 +170,25 @@ class ModuleSum:
 
     def __add__(self, other: ModuleSum) -> ModuleSum:
         """Sum of both. Raises UpdateRejected where names or shapes differ, SumOverflow beyond the range of int64."""
+        weight, contributors, bound = self._with(other)
+        total = {name: tensor + other.total[name] for name, tensor in self.total.items()}
+        return ModuleSum(total, weight, contributors, bound)
+
+    def __iadd__(self, other: ModuleSum) -> ModuleSum:
+        """`+` in the memory of the left side's totals, for who has made them and shows them to nobody yet: the left
+        side itself is no sum any more."""
+        weight, contributors, bound = self._with(other)
+        total = {name: tensor.add_(other.total[name]) for name, tensor in self.total.items()}
+        return ModuleSum(total, weight, contributors, bound)
+
+    def _with(self, other: ModuleSum) -> tuple[int, int, int]:
+        """Weight, contributors and bound of the sum of both, if there can be one."""
         require_same_layout(self.total, other.total)
         weight, contributors = self.weight + other.weight, self.contributors + other.contributors
         bound = self.bound + other.bound
         if bound > LARGEST_TOTAL:
             raise SumOverflow(bound, weight, contributors)
-        total = {name: tensor + other.total[name] for name, tensor in self.total.items()}
-        return ModuleSum(total, weight, contributors, bound)
+        return weight, contributors, bound
 
     def __eq__(self, other: object) -> bool:
         """Bit for bit."""
@@ -190,8 +202,15 @@ class ModuleSum:
 
     def mean(self) -> Tensors:
         """The weighted mean, float32; a function of `total` and `weight` alone, so of no grouping."""
-        # Two roundings at 2**-53 before the one to float32: equal contributions give back their own bits.
-        return {name: tensor.double().div_(self.weight).div_(SCALE).float() for name, tensor in self.total.items()}
+        return {name: self._mean(tensor) for name, tensor in self.total.items()}
+
+    def _mean(self, total: torch.Tensor) -> torch.Tensor:
+        mean = torch.empty(total.shape)
+        parts, wholes = (torch.split(tensor.reshape(-1), _AT_ONCE) for tensor in (mean, total))
+        for part, whole in zip(parts, wholes, strict=True):
+            # Two roundings at 2**-53 before the one to float32: equal contributions give back their own bits.
+            part.copy_(whole.double().div_(self.weight).div_(SCALE))
+        return mean
 
     @property
     def nbytes(self) -> int:

@@ -7,8 +7,11 @@ order and grouping. A device's update, a host's, a fog node's and the cloud's ar
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from .robust import HeldUpdates
 from .sums import SCALE, ModuleSum, UpdateRejected
@@ -33,9 +36,16 @@ class Update:
 
         Raises UpdateRejected (what the two sides hold of a module cannot be added) and SumOverflow.
         """
+        return self._with(other, operator.add)
+
+    def __iadd__(self, other: Update) -> Update:
+        """`+` in the memory of the left side's sums, as `ModuleSum` does it."""
+        return self._with(other, operator.iadd)
+
+    def _with(self, other: Update, join: Callable[[Any, Any], Any]) -> Update:
         modules = dict(self.modules)
         for name, theirs in other.modules.items():
-            modules[name] = _join(name, modules[name], theirs) if name in modules else theirs
+            modules[name] = _join(name, modules[name], theirs, join) if name in modules else theirs
         names = sorted(self.metrics.keys() | other.metrics.keys())
         metrics = {name: self.metrics.get(name, 0) + other.metrics.get(name, 0) for name in names}
         return Update({name: modules[name] for name in sorted(modules)}, metrics)
@@ -56,9 +66,11 @@ def unfixed(n: int) -> float:
     return n / SCALE
 
 
-def _join(name: str, ours: ModuleSum | HeldUpdates, theirs: ModuleSum | HeldUpdates) -> ModuleSum | HeldUpdates:
-    if isinstance(ours, ModuleSum) and isinstance(theirs, ModuleSum):
-        return ours + theirs
-    if isinstance(ours, HeldUpdates) and isinstance(theirs, HeldUpdates):
-        return ours + theirs
-    raise UpdateRejected("forms differ", None, f"module {name!r} is a sum on one side, single updates on the other")
+def _join(
+    name: str, ours: ModuleSum | HeldUpdates, theirs: ModuleSum | HeldUpdates, join: Callable[[Any, Any], Any]
+) -> ModuleSum | HeldUpdates:
+    if type(ours) is not type(theirs):
+        problem = f"module {name!r} is a sum on one side, single updates on the other"
+        raise UpdateRejected("forms differ", None, problem)
+    joined: ModuleSum | HeldUpdates = join(ours, theirs)
+    return joined

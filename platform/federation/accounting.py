@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from fogtune.platform.aggregation import Update, unfixed
+from fogtune.platform.aggregation import unfixed
 from fogtune.platform.model.heads import HEADS
 from fogtune.platform.network.actions import Action, Cost, spent
 from fogtune.platform.run.record import LINKS, RoundRecord
@@ -81,7 +81,7 @@ class Accountant:
         self,
         plan: RoundPlan,
         reports: Sequence[DeviceReport],
-        total: Update,
+        metrics: Mapping[str, int],
         booked: Booked,
         sums: Sums,
         disagreement: Mapping[str, Disagreement],
@@ -92,7 +92,7 @@ class Accountant:
         Args:
             plan: the round's plan.
             reports: the devices' answers.
-            total: what arrived at the cloud; its metrics are those of all devices.
+            metrics: that arrived at the cloud: sums over all devices.
             booked: the round's costs.
             sums: of the evaluation, empty if there was none.
             disagreement: of the modules that neighbours averaged.
@@ -101,7 +101,7 @@ class Accountant:
         lost = len(plan.orders) - sum(report.error is None for report in reports)
         links, moved = booked.rows.sums(LINKS)
         tasks = self._coordinator.config.tasks
-        seen = {task: total.metrics.get(f"samples/{task}", 0) for task in tasks}
+        seen = {task: metrics.get(f"samples/{task}", 0) for task in tasks}
         return RoundRecord(
             round=plan.round,
             rounds=self._coordinator.config.rounds,
@@ -112,7 +112,7 @@ class Accountant:
             participants=len(plan.orders) + len(plan.late),
             dropped=lost + len(plan.late),
             updates_lost=lost,
-            loss={task: unfixed(total.metrics[f"loss/{task}"]) / n for task, n in seen.items() if n},
+            loss={task: unfixed(metrics[f"loss/{task}"]) / n for task, n in seen.items() if n},
             tasks=self._metrics(sums, reports) if plan.evaluate else {},
             modules_moved=dict(sorted(moved.items())),
             decisions=[asdict(decision) for decision in plan.decisions],

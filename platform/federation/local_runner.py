@@ -125,7 +125,7 @@ class LocalRunner:
         delivering = {report.device for report in reports if report.error is None}
         arriving = self._arriving(number, reply.updates, delivering)
         changed, upward = {}, {}
-        total = Update.empty()
+        metrics: Mapping[str, int] = {}
         moved: Mapping[str, float] = {}
         for node in tree.aggregators:
             tier, parent = tree[node].tier, tree[node].parent
@@ -136,7 +136,7 @@ class LocalRunner:
             step = self._logic[node].step(self._states[node], number, update, stay, missed)
             self._states[node], changed[node] = step.state, step.changed
             upward[node] = tuple(step.upward.modules)
-            total, moved = step.upward, step.moved
+            metrics, moved = step.upward.metrics, step.moved
             if parent is not None:
                 arriving[parent] = arriving.get(parent, Update.empty()) + step.upward
         coordinator.note_devices(plan, reports)
@@ -148,7 +148,7 @@ class LocalRunner:
         booked = self._accountant.book(plan, reports, upward, adopted, found)
         wall_s = time.perf_counter() - started
         coordinator.conclude(plan, booked.ready_s, booked.spent_j, moved)
-        record = self._accountant.record(plan, reports, total, booked, sums, disagreement, wall_s)
+        record = self._accountant.record(plan, reports, metrics, booked, sums, disagreement, wall_s)
         return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
     def _arriving(self, number: int, updates: Mapping[str, Update], delivering: Collection[str]) -> dict[str, Update]:

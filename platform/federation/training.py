@@ -48,8 +48,11 @@ class Outcome:
     """Of the devices that have trained."""
 
     def add(self, receiver: str, update: Update) -> None:
-        """Add to what somebody is sent."""
-        self.updates[receiver] = self.updates[receiver] + update if receiver in self.updates else update
+        """Add to what somebody is sent. The update is given away: it may be what others are added to."""
+        if receiver in self.updates:
+            self.updates[receiver] += update
+        else:
+            self.updates[receiver] = update
 
     def take(self, other: Outcome) -> None:
         """Add another's."""

@@ -78,6 +78,18 @@ def test_addition_is_associative_and_commutative(a: ModuleSum, b: ModuleSum, c: 
 
 
 @settings(deadline=None)
+@given(contributions, contributions)
+def test_addition_in_place_gives_the_same_in_the_same_memory(a: ModuleSum, b: ModuleSum) -> None:
+    expected, theirs = a + b, pickle.loads(pickle.dumps(b))
+    ours = pickle.loads(pickle.dumps(a))
+    memory = ours.total["w"].data_ptr()
+    ours += b
+    assert ours == expected
+    assert ours.total["w"].data_ptr() == memory
+    assert b == theirs
+
+
+@settings(deadline=None)
 @given(st.lists(contributions, min_size=1, max_size=8), st.data())
 def test_any_order_and_any_tree_give_the_same_bits(leaves: list[ModuleSum], data: st.DataObject) -> None:
     star = reduce(add, leaves)
@@ -98,6 +110,12 @@ def test_bound_holds_and_mean_is_close(drawn: list[tuple[float, int]]) -> None:
     assert abs(int(whole.total["w"])) <= whole.bound <= LARGEST_TOTAL
     exact = float(sum(Fraction(x) * weight for x, weight in drawn) / sum(weight for _, weight in drawn))
     assert whole.mean()["w"].item() == pytest.approx(exact, rel=2.0**-23, abs=2.0**-32)
+
+
+def test_the_mean_of_a_tensor_too_large_for_a_processors_cache() -> None:
+    tensor = torch.arange(3.0 * (2**18 + 1)).reshape(3, -1).t()  # taken in parts, of a view
+    whole = ModuleSum.of({"w": tensor}, 3) + ModuleSum.of({"w": -tensor}, 1)
+    assert torch.equal(whole.mean()["w"], tensor / 2)
 
 
 def test_equality_sees_every_bit() -> None:

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from fogtune import preset
-from fogtune.platform.aggregation import Update
 from fogtune.platform.errors import RunFailed
 from fogtune.platform.federation.accounting import Accountant, Booked
 from fogtune.platform.federation.cooperation import Cooperation
@@ -426,7 +425,7 @@ def test_what_was_decided_is_in_the_record() -> None:
     coordinator = coordinate(*QUIET_ONE, D2D, "network.deadline_s=9")  # the way over the reader takes 11.8 s
     plan = coordinator.plan(1)
     reports = [DeviceReport(order.device, None, sent=order.upward) for order in plan.orders]
-    record = Accountant(coordinator).record(plan, reports, Update.empty(), book(coordinator, plan), {}, {}, 0.0)
+    record = Accountant(coordinator).record(plan, reports, {}, book(coordinator, plan), {}, {}, 0.0)
     assert record.participants == 1
     why = "its update would come after 11.8 s, network.deadline_s is 9"
     assert record.decisions == [{"about": "sensor-0", "what": "sits out", "why": why}]
