@@ -144,7 +144,6 @@ class CoordinatorActor:
         self._nodes.descend(adopted)
         evaluating = self._evaluate() if plan.evaluate else []
         booked = self._accountant.book(plan, reports, upward, adopted, found)
-        lost = coordinator.lost(plan, reports)
         coordinator.conclude(plan, booked.ready_s, booked.spent_j, moved)
         self._begin_next(number + 1)
         sums = self._sums(evaluating)
@@ -152,7 +151,7 @@ class CoordinatorActor:
         record = self._accountant.record(plan, reports, metrics, booked, sums, disagreement, wall_s)
         self._metrics.tell(record, {host: len(begun.asked.get(host, ())) for host in self._hosts.machine})
         log.info("took %.2f s, %d took part", wall_s, record.participants, extra={"round": number})
-        return RoundResult(record, booked.rows, lost)
+        return RoundResult(record, booked.rows, coordinator.lost(plan, reports))
 
     def _have_begun(self, plan: RoundPlan, calls: list[Call]) -> RoundPlan:
         """The plan, but for those whose host has died before they could begin: they do so another time."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 
 from fogtune.platform.aggregation import unfixed
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.network.actions import Action, Cost, spent
+from fogtune.platform.network.actions import Action, Cost, Script, spent
 from fogtune.platform.run.record import LINKS, RoundRecord
 from fogtune.platform.run.rows import LedgerRows, RowsWriter
 
@@ -29,7 +30,10 @@ _COMPUTATION = {"*": 0}
 class Booked:
     """What a round cost."""
 
-    rows: LedgerRows
+    round: int
+    script: Callable[[], Script]
+    taken: Sequence[Cost]
+    """Of each of the script's actions; empty without a network."""
     ready_s: dict[str, float]
     """Node that took part -> virtual time at which it can begin the next round; empty without a network."""
     virtual_time_s: float | None
@@ -37,6 +41,12 @@ class Booked:
     energy_j: float | None
     spent_j: dict[str, float]
     """Device -> its part of the energy."""
+
+    @cached_property
+    def rows(self) -> LedgerRows:
+        """Made when somebody asks: there are tens of thousands in a large round, and nothing in the next one follows
+        from them."""
+        return _rows(self.round, self.script().actions, self.taken)
 
 
 class Accountant:
@@ -67,15 +77,15 @@ class Accountant:
         sent |= {report.device: report.sent for report in reports if report.error is None}
         sent |= {order.device: order.upward for order in plan.late}
         moves = Moves(sent, upward, adopted, cooperation, plan.beginning)
-        script = costs.script(plan.round, (*plan.orders, *plan.late), moves, plan.first, state.trained)
-        taken, ready_s = costs.play(plan.round, script, state.ready_s)
-        rows = _rows(plan.round, script.actions, taken)
+        write = partial(costs.script, plan.round, (*plan.orders, *plan.late), moves, plan.first, state.trained)
         if costs.network is None:
-            return Booked(rows, {}, None, None, {})
+            return Booked(plan.round, write, (), {}, None, None, {})
+        script = write()
+        taken, ready_s = costs.play(plan.round, script, state.ready_s)
         moved_s = latest_s(plan, ready_s, state.latest_s) - state.latest_s
         joules = spent(script, taken)
         of_devices = {node: some for node, some in joules.items() if self._coordinator.tree.is_device(node)}
-        return Booked(rows, ready_s, moved_s, sum(joules.values()), of_devices)
+        return Booked(plan.round, lambda: script, taken, ready_s, moved_s, sum(joules.values()), of_devices)
 
     def record(
         self,

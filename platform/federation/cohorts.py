@@ -15,6 +15,8 @@ from .messages import DeviceOrder, DeviceReport, RoundPlan
 _WITH_BACKBONE = 8
 """Devices at most: what is gained by more is little where the products with frozen weights decide."""
 _WITHOUT = 32
+_UNTRAINED = 256
+"""Of one version, a sum for many takes as long as one for a few."""
 _BYTES = 2**27
 """Of the trained values of a cohort, besides which there are gradients and the optimizer's two moments."""
 
@@ -61,9 +63,9 @@ def cohort_size(config: Config, initial: Mapping[str, Tensors]) -> int:
     """Devices of a cohort, of a configuration and version 0 of its modules."""
     if config.execution.fused_devices != "auto":
         return config.execution.fused_devices
-    most = _WITHOUT if config.model.backbone is None else _WITH_BACKBONE
     if _is_untrained(config):
-        return most
+        return _UNTRAINED
+    most = _WITHOUT if config.model.backbone is None else _WITH_BACKBONE
     nbytes = sum(tensor.nbytes for tensors in initial.values() for tensor in tensors.values())
     return max(1, min(most, _BYTES // max(1, nbytes)))
 

@@ -73,10 +73,9 @@ class RoundCosts:
     def play(
         self, round_number: int, script: Script, ready_s: Mapping[str, float]
     ) -> tuple[list[Cost], dict[str, float]]:
-        """What each action of a script takes, and when each node that it reaches can begin the next round; empty
-        without a network."""
-        if self.network is None:
-            return [], {}
+        """What each action of a script takes over the network, and when each node that it reaches can begin the next
+        round."""
+        assert self.network is not None
         costs = self.network.costs(round_number, script, ready_s)
         # What was under way may have come before its node was ready.
         ends = {

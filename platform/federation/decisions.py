@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fogtune.platform.network.actions import Cost, Script, spent
 from fogtune.platform.network.downloads import Source, handed_on, over_relays
@@ -78,7 +78,7 @@ def decide(
         if not late:
             break
         out |= late
-    going = [replace(o, lost=_lost(network, script.lost[o.device])) if o.device in script.lost else o for o in going]
+    going = [o._replace(lost=_lost(network, script.lost[o.device])) if o.device in script.lost else o for o in going]
     reasons = [Decision(device, "sits out", why) for device, why in out.items()]
     arrivals = {device: played[index].end_s for device, index in script.delivered.items()}
     return Decided(tuple(going), (*reasons, *(d for order in going for d in _way_decisions(order, network))), arrivals)
@@ -135,12 +135,12 @@ def _sources(
 
 
 def _on_its_way(order: DeviceOrder, way: Way, found: Mapping[str, Source]) -> DeviceOrder:
-    return replace(order, relays=way.relays, head=way.head, sources=found)
+    return order._replace(relays=way.relays, head=way.head, sources=found)
 
 
 def _with_heads(orders: dict[str, DeviceOrder]) -> dict[str, DeviceOrder]:
     heads = {order.head for order in orders.values()}
-    return {device: replace(o, head=device) if device in heads else o for device, o in orders.items()}
+    return {device: o._replace(head=device) if device in heads else o for device, o in orders.items()}
 
 
 def _worn(network: NetworkModel, orders: Sequence[DeviceOrder], devices: Devices) -> dict[str, float]:

@@ -12,8 +12,7 @@ from fogtune.platform.aggregation import Tensors, Update
 from .device_state import States
 
 
-@dataclass(frozen=True)
-class DeviceOrder:
+class DeviceOrder(NamedTuple):
     """What one device does this round."""
 
     device: str
@@ -31,7 +30,7 @@ class DeviceOrder:
     """Devices over which its update goes to its access node, or its head, from its side; none if it goes directly."""
     head: str | None = None
     """Cluster head that adds its update to others, before they go up together; itself, if it is one. Null for none."""
-    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: Mapping[str, tuple[str, ...]] = {}
     """Module fetched -> nodes over which it comes, from its side; the last, a device or the access node, has it. It
     hears the access node's broadcast of those that are left out."""
     lost: str | None = None
@@ -40,7 +39,7 @@ class DeviceOrder:
     """Round in which it got what it starts from, where its node has gone on without it since; null for this one."""
     until_s: float = math.inf
     """Virtual time at which its node goes on without it, and it stops; never, if it is waited for."""
-    behind: Mapping[str, int] = field(default_factory=dict)
+    behind: Mapping[str, int] = {}
     """Module sent upward -> by how many rounds its node's newest version is newer than what it starts from; those that
     are as new are left out."""
 

@@ -129,7 +129,7 @@ class Planner:
             experts = self._experts(state, device, since)
             modules, upward = self._modules(device, experts, since)
             order = DeviceOrder(device, modules, experts, (), upward, begun=since)
-            orders.append(replace(order, behind=self._holdings.behind(state, order)))
+            orders.append(order._replace(behind=self._holdings.behind(state, order)))
         return orders
 
     def _without_late(self, state: CoordinatorState, plan: RoundPlan, arrivals: Mapping[str, float]) -> RoundPlan:

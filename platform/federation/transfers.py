@@ -277,4 +277,6 @@ class Transfers:
 
 def _of_update(action: Action, order: DeviceOrder) -> Action:
     """An action for a device's update, which may be late, or under way since an earlier round."""
+    if order.until_s == math.inf and order.begun is None:
+        return action
     return action._replace(lost=order.until_s < math.inf, until_s=order.until_s, begun=order.begun)

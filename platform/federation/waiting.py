@@ -133,7 +133,7 @@ def without_late(config: Config, tree: Tree, plan: RoundPlan, late: Mapping[str,
     return replace(
         plan,
         orders=tuple(order for order in here if order.device not in late),
-        late=tuple(replace(o, until_s=cut_off[o.device]) for o in here if o.device in cut_off),
+        late=tuple(o._replace(until_s=cut_off[o.device]) for o in here if o.device in cut_off),
         beginning=tuple(order for order in here if order.device in stay and order.begun is None),
         cut_off=frozenset(child for child in cut_off if not tree.is_device(child)),
         away=frozenset(away),
