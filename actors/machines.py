@@ -22,7 +22,6 @@ LABEL = "fogtune.io/node"
 LOOK_EVERY_S = 5.0
 """So often it is looked, while actors are waited for, whether their machines are there still."""
 
-
 _MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 """How an actor's process handles memory: in large pages, and what is freed is kept for the next batch or round, which
 need as much as the last ones. To return it to the system and to get it back takes a tenth of training's time, and half

@@ -43,8 +43,8 @@ class Execution(Section):
     """How often the run starts its processes again, from its newest checkpoint, if one that no round can do without has
     died; counted anew from every checkpoint. After that it fails, and can be resumed."""
     fused_devices: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Devices of a group that train together, in one pass through what they share; results differ by rounding. `auto`:
-    8, or 32 where there is no backbone, fewer of a large model; 1: one after the other."""
+    """Devices of a group that train together, in one pass through what they share; results differ by rounding. 1: one
+    after the other. `auto`: 8, or 32 where there is no backbone, fewer of a large model; 256 where none trains."""
     address: str | None = None
     """Ray cluster to join (`auto`, `host:6379`, `ray://host:10001`); null starts one here and stops it after."""
     placement: Literal["simulate", "labels"] = "simulate"
@@ -60,8 +60,8 @@ class Execution(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of products in the fusion blocks; with bf16, what is trained, what is summed and norms stay fp32."""
     matmul: Literal["auto", "default", "onednn"] = "auto"
-    """Library of fp32 products; `auto` is oneDNN on AMD processors (2.2 times as fast there). They round differently:
-    for the same bits on machines of different kinds, name one."""
+    """Library of fp32 products; `auto` is oneDNN on AMD processors (up to 2.2 times as fast there). They round
+    differently: for the same bits on machines of different kinds, name one."""
 
 
 class Output(Section):

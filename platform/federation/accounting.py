@@ -32,6 +32,7 @@ class Booked:
 
     round: int
     script: Callable[[], Script]
+    """Gives what has happened in it."""
     taken: Sequence[Cost]
     """Of each of the script's actions; empty without a network."""
     ready_s: dict[str, float]

@@ -75,7 +75,7 @@ class RoundCosts:
     ) -> tuple[list[Cost], dict[str, float]]:
         """What each action of a script takes over the network, and when each node that it reaches can begin the next
         round."""
-        assert self.network is not None
+        assert self.network is not None  # who asks knows
         costs = self.network.costs(round_number, script, ready_s)
         # What was under way may have come before its node was ready.
         ends = {
