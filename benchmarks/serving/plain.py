@@ -61,7 +61,9 @@ class Plain:
             if module == "adapter/fusion":
                 self._set_adapter(entry.sha256)
             else:
-                self._model.load(module, self._loaded[entry.sha256])
+                with torch.no_grad():
+                    for name, tensor in self._model.tensors_of[module].items():
+                        tensor.copy_(self._loaded[entry.sha256][name])
             self._here[module] = entry.sha256
         with torch.inference_mode():
             inputs = {modality: padded([self._model.prefix(modality, raw)]) for modality, raw in sample.items()}

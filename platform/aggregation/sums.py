@@ -20,7 +20,7 @@ value beyond 2**20 = 1e6 has diverged; it is refused where it enters, before it 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,8 @@ from ..errors import FogTuneError
 
 Tensors = dict[str, torch.Tensor]
 """Tensors of a module by name: CPU, float32, any shape."""
+Rows = Mapping[str, torch.Tensor]
+"""Contributions side by side: tensor name -> (K, ...)."""
 
 FRACTION_BITS = 32
 """Bits after the binary point of a fixed-point value."""
@@ -119,73 +121,47 @@ class ModuleSum:
         return cls(total, weight, contributors, bound)
 
     @classmethod
-    def of_rows(cls, rows: torch.Tensor, weights: Sequence[int], shapes: Mapping[str, torch.Size]) -> ModuleSum:
+    def of_rows(cls, rows: Rows, weights: Sequence[int], onto: ModuleSum | None = None) -> ModuleSum:
         """The sum of several contributions at once: the very bits of the sum of `of` each.
 
         Args:
-            rows: (K, n), the tensors of each contributor one behind the other, in the order of `shapes`. Rows that
-                lie in one place are multiplied, not added up.
+            rows: the contributions. Where they lie in one place they are multiplied, not added up.
             weights: samples of each.
-            shapes: name -> shape.
+            onto: a sum to add them to, in its memory, as `+=` does.
 
-        Raises RowsRejected, SumOverflow.
+        Raises RowsRejected, and what `+` raises; then nothing has been added.
         """
         weights = [operator.index(weight) for weight in weights]
-        if len(rows) > 1 and rows.stride(0) == 0:
-            return cls._of_equals(rows[:1], weights, shapes)
-        factors = torch.tensor(weights, dtype=torch.float64)
-        total = torch.empty(rows.shape[1], dtype=torch.float64)
-        largest = torch.zeros(len(rows))
-        width = max(1, _AT_ONCE // len(rows))
-        for part in (slice(start, start + width) for start in range(0, rows.shape[1], width)):
-            rounded = _fixed_point(rows[:, part])
-            largest = torch.maximum(largest, rounded.abs().amax(1))
-            torch.mv(rounded.double().t(), factors, out=total[part])
-        magnitudes = largest.tolist()
-        bad = [i for i, (at, weight) in enumerate(zip(magnitudes, weights, strict=True)) if not _fits(at, weight)]
-        if bad:
+        largest = _largest_entries(rows, len(weights))
+        if bad := _too_large(largest, weights):
             raise RowsRejected(bad)
-        bound = sum(max(int(at) * weight, weight) for at, weight in zip(magnitudes, weights, strict=True))
-        if bound > LARGEST_TOTAL:
-            raise SumOverflow(bound, sum(weights), len(weights))
-        # Below 2**53 every partial sum is an integer that float64 holds, in whatever order it was added up.
-        whole = _as_integers(total) if bound < 2**53 else _sum_of_integers(rows, weights)
-        parts = torch.split(whole, [shape.numel() for shape in shapes.values()])
-        named = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        return cls({name: named[name] for name in sorted(named)}, sum(weights), len(weights), bound)
-
-    @classmethod
-    def _of_equals(cls, row: torch.Tensor, weights: Sequence[int], shapes: Mapping[str, torch.Size]) -> ModuleSum:
-        """`of_rows` of contributors that all have one row, (1, n)."""
-        try:
-            one = cls.of_rows(row, [1], shapes)
-        except RowsRejected:
-            raise RowsRejected(range(len(weights))) from None
-        if bad := [i for i, weight in enumerate(weights) if not _fits(one.bound, weight)]:
-            raise RowsRejected(bad)
-        weight, bound = sum(weights), sum(max(one.bound * weight, weight) for weight in weights)
-        if bound > LARGEST_TOTAL:
-            raise SumOverflow(bound, weight, len(weights))
-        return cls({name: total.mul_(weight) for name, total in one.total.items()}, weight, len(weights), bound)
+        bound = sum(max(int(at) * weight, weight) for at, weight in zip(largest, weights, strict=True))
+        onto = onto or cls({n: torch.zeros(rows[n].shape[1:], dtype=torch.int64) for n in sorted(rows)}, 0, 0, 0)
+        sizes = onto._with({name: tensor[0] for name, tensor in rows.items()}, sum(weights), len(weights), bound)
+        factors = [sum(weights)] if _are_one(rows, len(weights)) else weights
+        for name, tensor in rows.items():
+            total = onto.total[name].view(-1)
+            for part, some in _parts(tensor[: len(factors)]):
+                total[part].add_(_weighted_sum(_fixed_point(some), factors, bound))
+        return cls(onto.total, *sizes)
 
     def __add__(self, other: ModuleSum) -> ModuleSum:
         """Sum of both. Raises UpdateRejected where names or shapes differ, SumOverflow beyond the range of int64."""
-        weight, contributors, bound = self._with(other)
-        total = {name: tensor + other.total[name] for name, tensor in self.total.items()}
-        return ModuleSum(total, weight, contributors, bound)
+        sizes = self._with(other.total, other.weight, other.contributors, other.bound)
+        return ModuleSum({name: tensor + other.total[name] for name, tensor in self.total.items()}, *sizes)
 
     def __iadd__(self, other: ModuleSum) -> ModuleSum:
         """`+` in the memory of the left side's totals, for who has made them and shows them to nobody yet: the left
         side itself is no sum any more."""
-        weight, contributors, bound = self._with(other)
-        total = {name: tensor.add_(other.total[name]) for name, tensor in self.total.items()}
-        return ModuleSum(total, weight, contributors, bound)
+        sizes = self._with(other.total, other.weight, other.contributors, other.bound)
+        return ModuleSum({name: tensor.add_(other.total[name]) for name, tensor in self.total.items()}, *sizes)
 
-    def _with(self, other: ModuleSum) -> tuple[int, int, int]:
-        """Weight, contributors and bound of the sum of both, if there can be one."""
-        require_same_layout(self.total, other.total)
-        weight, contributors = self.weight + other.weight, self.contributors + other.contributors
-        bound = self.bound + other.bound
+    def _with(
+        self, layout: Mapping[str, torch.Tensor], weight: int, contributors: int, bound: int
+    ) -> tuple[int, int, int]:
+        """Weight, contributors and bound of the sum of this one and of another, if there can be one."""
+        require_same_layout(self.total, layout)
+        weight, contributors, bound = self.weight + weight, self.contributors + contributors, self.bound + bound
         if bound > LARGEST_TOTAL:
             raise SumOverflow(bound, weight, contributors)
         return weight, contributors, bound
@@ -206,8 +182,7 @@ class ModuleSum:
 
     def _mean(self, total: torch.Tensor) -> torch.Tensor:
         mean = torch.empty(total.shape)
-        parts, wholes = (torch.split(tensor.reshape(-1), _AT_ONCE) for tensor in (mean, total))
-        for part, whole in zip(parts, wholes, strict=True):
+        for part, whole in zip(in_parts(mean), in_parts(total), strict=True):
             # Two roundings at 2**-53 before the one to float32: equal contributions give back their own bits.
             part.copy_(whole.double().div_(self.weight).div_(SCALE))
         return mean
@@ -236,10 +211,44 @@ def require_usable(tensors: Mapping[str, torch.Tensor], weight: int) -> int:
     return weight
 
 
+def refused(rows: Rows, weights: Sequence[int]) -> list[int]:
+    """Which of several contributions of these weights `ModuleSum.of` refuses."""
+    return _too_large(_largest_entries(rows, len(weights)), weights)
+
+
+def _too_large(largest: Sequence[float], weights: Sequence[int]) -> list[int]:
+    """Which contributions do not fit, by their largest entries in fixed point."""
+    return [i for i, (at, weight) in enumerate(zip(largest, weights, strict=True)) if not _fits(at, weight)]
+
+
 def _fits(magnitude: float, weight: int) -> bool:
     """Whether `ModuleSum.of` takes a contribution whose largest entry is this, in fixed point; false for NaN."""
     most = min(LARGEST_VALUE * SCALE, LARGEST_TOTAL // max(1, weight))
     return 1 <= weight <= LARGEST_TOTAL and magnitude <= most
+
+
+def _largest_entries(rows: Rows, count: int) -> list[float]:
+    """Of each contribution the largest magnitude, in fixed point; NaN if it has one."""
+    different = 1 if _are_one(rows, count) else count
+    largest = torch.zeros(different)
+    for tensor in rows.values():
+        for _, some in _parts(tensor[:different]):
+            largest = torch.maximum(largest, some.abs().amax(1))
+    return _fixed_point(largest).expand(count).tolist()  # what is largest before rounding is so after it
+
+
+def _are_one(rows: Rows, count: int) -> bool:
+    """Whether several contributions lie in one place."""
+    return count > 1 and all(tensor.stride(0) == 0 for tensor in rows.values())
+
+
+def _parts(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """(K, ...) -> columns, and their values (K, columns)."""
+    flat = rows.reshape(len(rows), rows[0].numel())
+    width = max(1, _AT_ONCE // len(flat))
+    for start in range(0, flat.shape[1], width):
+        part = slice(start, start + width)
+        yield part, flat[:, part]
 
 
 def _fixed_point(values: torch.Tensor) -> torch.Tensor:
@@ -248,20 +257,16 @@ def _fixed_point(values: torch.Tensor) -> torch.Tensor:
     return (values * float(SCALE)).round_()
 
 
-def _as_integers(values: torch.Tensor) -> torch.Tensor:
-    """Whole numbers (n,), float64 -> int64, in the place where they lie."""
-    integers = values.view(torch.int64)
-    for start in range(0, len(values), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        integers[part] = values[part].long()
-    return integers
+def _weighted_sum(rows: torch.Tensor, weights: Sequence[int], bound: int) -> torch.Tensor:
+    """Whole numbers (K, n), float32 -> (n,), int64."""
+    if bound < 2**53:  # then every partial sum is an integer that float64 holds, in whatever order it is added up
+        return torch.mv(rows.double().t(), torch.tensor(weights, dtype=torch.float64)).long()
+    return (rows.long() * torch.tensor(weights).unsqueeze(1)).sum(0)
 
 
-def _sum_of_integers(rows: torch.Tensor, weights: Sequence[int]) -> torch.Tensor:
-    total = torch.zeros(rows.shape[1], dtype=torch.int64)
-    for row, weight in zip(rows, weights, strict=True):
-        total.add_(_fixed_point(row).long(), alpha=weight)
-    return total
+def in_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Its values, as many at once as stay in a processor's cache: what is made of them takes no memory to speak of."""
+    return torch.split(tensor.reshape(-1), _AT_ONCE)
 
 
 def require_same_layout(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:

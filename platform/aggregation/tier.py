@@ -22,7 +22,7 @@ from .requantise import announced, of_sums, requantised
 from .robust import HeldUpdates, coordinate_median, trimmed_mean
 from .rules import RuleState, apply_rule, average_rule, initial_state
 from .staleness import NOTHING_MISSED, Missed
-from .sums import ModuleSum, Tensors
+from .sums import ModuleSum, Tensors, in_parts
 from .update import Update
 
 
@@ -178,6 +178,7 @@ class TierLogic:
 
 def _relative_change(before: Tensors, after: Tensors) -> float:
     """||after - before|| / ||after||, over all tensors; 0 of zeros."""
-    change = math.fsum(float((after[name] - before[name]).double().square().sum()) for name in after)
-    size = math.fsum(float(after[name].double().square().sum()) for name in after)
+    pairs = [pair for name in after for pair in zip(in_parts(before[name]), in_parts(after[name]), strict=True)]
+    change = math.fsum(float((new - old).double().square().sum()) for old, new in pairs)
+    size = math.fsum(float(new.double().square().sum()) for _, new in pairs)
     return math.sqrt(change / size) if size else 0.0

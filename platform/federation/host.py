@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import torch
 
@@ -39,7 +40,9 @@ class DeviceHost:
     ) -> None:
         """Load model and data, as `Workbench` does: with a machine, of devices' own folders those that lie there."""
         self.bench = Workbench(config, machine, labels)
-        self._initial = {module: self.bench.model.tensors(module) for module in self.bench.model.tensors_of}
+        own = self.bench.model.tensors_of
+        self._initial = {m: {n: t.detach().cpu() for n, t in tensors.items()} for m, tensors in own.items()}
+        """Version 0: the model's own tensors, which stay as they are."""
 
     def setup(self) -> Setup:
         """What the coordinator needs to know before round 1."""
@@ -112,7 +115,7 @@ class DeviceHost:
         seconds: dict[str, tuple[float, int]] = {}
         for orders in plan.cohorts:
             began = time.perf_counter()
-            outcome.take(self._train(plan, orders, versions, states, handed))
+            self._train(plan, orders, versions, states, handed, outcome)
             group = self.bench.tree[orders[0].device].group or ""
             spent, devices = seconds.get(group, (0.0, 0))
             seconds[group] = (spent + time.perf_counter() - began, devices + len(orders))
@@ -125,9 +128,10 @@ class DeviceHost:
         versions: Mapping[str, Mapping[str, Tensors]],
         states: States,
         handed: HandedOn,
-    ) -> Outcome:
+        outcome: Outcome,
+    ) -> None:
         """Train a cohort, but for devices that have not got what they are to start from."""
-        outcome, ready, starts = Outcome(), [], {}
+        ready, starts = [], {}
         for order in orders:
             parent = self.bench.tree[order.device].parent or ""
             state = states.get(order.device, NOTHING)
@@ -139,8 +143,7 @@ class DeviceHost:
             except FogTuneError as error:
                 outcome.reports.append(failed(plan, order, error))
         if ready:
-            outcome.take(train_cohort(self.bench, plan, ready, starts, states, versions))
-        return outcome
+            train_cohort(self.bench, plan, ready, starts, states, versions, outcome)
 
     def begin(
         self, orders: Iterable[DeviceOrder], versions: Mapping[str, Mapping[str, Tensors]], states: States
@@ -173,25 +176,21 @@ class DeviceHost:
             states: of the variants that are devices.
         """
         bench, size = self.bench, self.bench.config.evaluation.batch_size
-        loaded = None
         result: dict[tuple[str, str], dict[str, int]] = {}
-        for job in jobs:
-            own = states.get(job.variant, NOTHING) if bench.tree.is_device(job.variant) else None
-            if loaded != job.variant:
-                node = job.variant if own is None else bench.tree[job.variant].parent or ""
-                source = {**versions[node], **(own.kept if own else {})}
-                # What nobody there has trained yet is as it was at the start, whoever used the model before.
-                for module in bench.ownership.subtree_modules(job.variant):
-                    bench.model.load(module, source.get(module) or self._initial[module])
-                loaded = job.variant
+        for variant, some in groupby(jobs, key=lambda job: job.variant):
+            own = states.get(variant, NOTHING) if bench.tree.is_device(variant) else None
+            node = variant if own is None else bench.tree[variant].parent or ""
+            model = {**versions[node], **(own.kept if own else {})}
             experts = (own.experts or None) if own else None
-            modalities = self._inputs(job.variant, job.task)
-            rows = bench.held_out(job.task)
-            for chunk in job.chunks:
-                part = rows[chunk * size : (chunk + 1) * size]
-                tally = evaluate(bench, job.task, modalities, part, experts)
-                key = (job.task, job.variant)
-                result[key] = add_tallies(result.get(key, {}), tally)
+            with bench.model.holding(model):
+                for job in some:
+                    modalities = self._inputs(variant, job.task)
+                    rows = bench.held_out(job.task)
+                    for chunk in job.chunks:
+                        part = rows[chunk * size : (chunk + 1) * size]
+                        tally = evaluate(bench, job.task, modalities, part, experts)
+                        key = (job.task, variant)
+                        result[key] = add_tallies(result.get(key, {}), tally)
         return result
 
     def cooperate(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fogtune.platform.aggregation import (
-    HeldUpdates,
     ModuleSum,
-    RowsRejected,
+    Rows,
     Tensors,
     Update,
     UpdateRejected,
     fixed,
     is_control,
+    refused,
 )
 from fogtune.platform.config import Median, Scaffold, TrimmedMean
 from fogtune.platform.errors import FogTuneError, InputError
@@ -54,12 +54,13 @@ class Outcome:
         else:
             self.updates[receiver] = update
 
-    def take(self, other: Outcome) -> None:
-        """Add another's."""
-        for receiver, update in other.updates.items():
-            self.add(receiver, update)
-        self.reports += other.reports
-        self.states |= other.states
+    def add_rows(self, receiver: str, module: str, rows: Rows, weights: Sequence[int]) -> None:
+        """The same of a module that several devices send: at most the sum itself is in memory besides them."""
+        update = self.updates.get(receiver, Update.empty())
+        before = update.modules.get(module)
+        assert before is None or isinstance(before, ModuleSum)  # rules that look at single updates are not for rows
+        modules = {**update.modules, module: ModuleSum.of_rows(rows, weights, before)}
+        self.updates[receiver] = Update({name: modules[name] for name in sorted(modules)}, update.metrics)
 
 
 def train_cohort(
@@ -69,7 +70,8 @@ def train_cohort(
     starts: Starts,
     states: States,
     versions: Versions,
-) -> Outcome:
+    outcome: Outcome,
+) -> None:
     """Train devices together. Where that fails, each trains alone, so that only those fail who are at fault.
 
     Args:
@@ -79,6 +81,7 @@ def train_cohort(
         starts: of its devices.
         states: of its devices.
         versions: of its devices' parents.
+        outcome: to which what becomes of them is added.
 
     Raises:
         InputError: the run as configured cannot work.
@@ -93,14 +96,14 @@ def train_cohort(
         raise
     except Exception as error:  # a failed participant is a value in the reply
         if len(orders) == 1:
-            return Outcome(reports=[failed(plan, orders[0], error)])
+            outcome.reports.append(failed(plan, orders[0], error))
+            return
         text = "round %d: %d devices together failed; each trains alone"
         log.warning(text, plan.round, len(orders), exc_info=error, extra={"round": plan.round})
-        outcome = Outcome()
         for order in orders:
-            outcome.take(train_cohort(bench, plan, [order], starts, states, versions))
-        return outcome
-    return _Cohort(bench, plan, orders, starts, states, versions, trained, stack).outcome()
+            train_cohort(bench, plan, [order], starts, states, versions, outcome)
+        return
+    _Cohort(bench, plan, orders, starts, states, versions, trained, stack).add_to(outcome)
 
 
 def failed(plan: HostPlan, order: DeviceOrder, error: Exception) -> DeviceReport:
@@ -126,10 +129,9 @@ class _Cohort:
     trained: Sequence[Trained]
     stack: Stack
 
-    def outcome(self) -> Outcome:
+    def add_to(self, outcome: Outcome) -> None:
         """Sums a module at once where nothing is done to a single device's update on its way, else device by device."""
-        outcome = Outcome()
-        at_once = [module for module in self.stack.values if not self._alone(module)]
+        at_once = [module for module in self.stack.shapes if not self._alone(module)]
         sendings: dict[int, Sending] = {}
         rejected: dict[int, UpdateRejected] = {}
         for i, order in enumerate(self.orders):
@@ -137,7 +139,8 @@ class _Cohort:
                 sendings[i] = self._prepared(i, order, at_once)
             except UpdateRejected as error:
                 rejected[i] = error
-        sums = self._sums(at_once, rejected)
+        for module in at_once:
+            self._reject(module, rejected)
         for i, order in enumerate(self.orders):
             if i in rejected:
                 outcome.reports.append(failed(self.plan, order, rejected[i]))
@@ -145,9 +148,13 @@ class _Cohort:
             outcome.add(self._receiver(order), Update(sendings[i].sums, self._metrics(i)))
             outcome.states[order.device], report = self._after(i, order, sendings[i])
             outcome.reports.append(report)
-        for receiver, modules in sums.items():
-            outcome.add(receiver, Update(modules, {}))
-        return outcome
+        for module in at_once:
+            senders: dict[str, list[int]] = {}
+            for i in self._training(module, rejected):
+                if module in self.orders[i].upward:
+                    senders.setdefault(self._receiver(self.orders[i]), []).append(i)
+            for receiver, some in senders.items():
+                outcome.add_rows(receiver, module, *self._rows(module, some))
 
     def _alone(self, module: str) -> bool:
         """Whether a device's part in the sum of a module has to be made by itself."""
@@ -165,37 +172,23 @@ class _Cohort:
             bench.config, bench.ownership, *where, self.trained[i], modules, start, order.upward, left, missed
         )
 
-    def _sums(
-        self, at_once: Sequence[str], rejected: dict[int, UpdateRejected]
-    ) -> dict[str, dict[str, ModuleSum | HeldUpdates]]:
-        """Who adds up -> module -> the devices' sum; devices whose values cannot be added are put to the rejected."""
-        while True:
-            before = len(rejected)
-            sums: dict[str, dict[str, ModuleSum | HeldUpdates]] = {}
-            for module in at_once:
-                senders: dict[str | None, list[int]] = {}
-                for i, order in enumerate(self.orders):
-                    if i not in rejected and module in self.trained[i].modules:
-                        receiver = self._receiver(order) if module in order.upward else None
-                        senders.setdefault(receiver, []).append(i)
-                for receiver, some in senders.items():
-                    total = self._sum(module, some, rejected)
-                    if total is not None and receiver is not None:
-                        sums.setdefault(receiver, {})[module] = total
-            if len(rejected) == before:
-                return sums
+    def _reject(self, module: str, rejected: dict[int, UpdateRejected]) -> None:
+        """Put the devices whose values of a module cannot be added to the rejected, whether they send it or not."""
+        some = self._training(module, rejected)
+        bad = refused(*self._rows(module, some)) if some else []
+        for i in (some[row] for row in bad):
+            try:
+                ModuleSum.of(self.trained[i].modules[module], self.trained[i].samples[module])
+            except UpdateRejected as error:
+                rejected[i] = UpdateRejected(error.reason, f"{module}/{error.tensor}", error.detail)
 
-    def _sum(self, module: str, some: Sequence[int], rejected: dict[int, UpdateRejected]) -> ModuleSum | None:
-        weights = [self.trained[i].samples[module] for i in some]
-        try:
-            return ModuleSum.of_rows(self.stack.rows(module, some), weights, self.stack.shapes[module])
-        except RowsRejected as error:
-            for i in (some[row] for row in error.rows):
-                try:
-                    ModuleSum.of(self.trained[i].modules[module], self.trained[i].samples[module])
-                except UpdateRejected as reason:
-                    rejected[i] = UpdateRejected(reason.reason, f"{module}/{reason.tensor}", reason.detail)
-            return None
+    def _training(self, module: str, rejected: Collection[int]) -> list[int]:
+        """Who has trained a module, but for the rejected."""
+        return [i for i, one in enumerate(self.trained) if i not in rejected and module in one.modules]
+
+    def _rows(self, module: str, some: Sequence[int]) -> tuple[Rows, list[int]]:
+        """What some devices have made of a module, and of how many samples."""
+        return self.stack.rows(module, some), [self.trained[i].samples[module] for i in some]
 
     def _receiver(self, order: DeviceOrder) -> str:
         receiver = order.receiver(self.bench.tree[order.device].parent or "")

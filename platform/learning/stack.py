@@ -1,8 +1,8 @@
 """Devices that train together: what they train, side by side, so that one pass and one optimizer serve them all.
 
-A module is one matrix of a row a device, which its tensors are views of; so are their gradients. The optimizer is
-torch's own, over the matrices where all devices take every step with all that they have, else over their rows, of which
-those that a step has not used are left out, as torch leaves out what has no gradient.
+To train, a module is one matrix of a row a device, which its tensors are views of; so are their gradients. The
+optimizer is torch's own, over the matrices where all devices take every step with all that they have, else over their
+rows, of which those that a step has not used are left out, as torch leaves out what has no gradient.
 Legend: V devices, n values of a module.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fogtune.platform.aggregation.sums import Tensors
+from fogtune.platform.aggregation.sums import Rows, Tensors
 from fogtune.platform.config import Local
 
 Shapes = Mapping[str, Mapping[str, torch.Size]]
@@ -23,6 +23,8 @@ Shapes = Mapping[str, Mapping[str, torch.Size]]
 class Stack:
     """The values of some devices, and their gradients. What a device does not have is zero in its row."""
 
+    values: dict[str, Tensor]
+    """Module -> (V, n), its tensors one behind the other. This and what follows is there while they train."""
     grads: dict[str, Tensor]
     """Module -> (V, n), of the last loss."""
     tensors: dict[str, Tensors]
@@ -37,29 +39,31 @@ class Stack:
         """
         self.count = len(starts)
         self.shapes = shapes
-        self.values = {m: _rows(starts, m, named) for m, named in shapes.items()}
-        """Module -> (V, n), its tensors one behind the other; where they train while they do, else on the processor."""
+        self._named = {m: _side_by_side([start.get(m) for start in starts], named) for m, named in shapes.items()}
+        """Module -> name -> (V, ...), before and after."""
 
     def begin(self, where: torch.device) -> None:
         """Make ready to train."""
-        self.values = {module: values.contiguous().to(where) for module, values in self.values.items()}
+        self.values = {module: self._matrix(module).to(where) for module in self.shapes}
         self.grads = {module: torch.empty_like(values) for module, values in self.values.items()}
         self.tensors = {module: self._leaves(module) for module in self.shapes}
 
     def end(self) -> None:
         """All steps have been taken."""
-        self.values = {module: values.cpu() for module, values in self.values.items()}
+        self._named = {module: split(values.cpu(), self.shapes[module]) for module, values in self.values.items()}
+        self.values, self.grads, self.tensors = {}, {}, {}
 
     def of(self, row: int, module: str) -> Tensors:
         """A device's tensors of a module, as views."""
-        return split(self.values[module][row], self.shapes[module])
+        return {name: tensor[row] for name, tensor in self._named[module].items()}
 
-    def rows(self, module: str, some: Sequence[int]) -> Tensor:
-        """(K, n), a module of some devices, in one place where it is the same."""
-        values = self.values[module]
+    def rows(self, module: str, some: Sequence[int]) -> Rows:
+        """A module of some devices; in one place where it is the same."""
+        named = self._named[module]
         if len(some) == self.count:
-            return values
-        return values[: len(some)] if values.stride(0) == 0 else values[torch.tensor(some)]
+            return named
+        index = torch.tensor(some)
+        return {n: t[: len(some)] if t.stride(0) == 0 else t.index_select(0, index) for n, t in named.items()}
 
     def differentiate(self, loss: Tensor) -> None:
         """Put the gradients of a sum of the devices' losses in the place of the last ones."""
@@ -74,6 +78,13 @@ class Stack:
         scale = (norm / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0).unsqueeze(1)
         for grads in self.grads.values():
             grads.mul_(scale)
+
+    def _matrix(self, module: str) -> Tensor:
+        named = self._named.pop(module)
+        matrix = torch.empty(self.count, sum(shape.numel() for shape in self.shapes[module].values()))
+        for name, place in split(matrix, self.shapes[module]).items():
+            place.copy_(named[name])
+        return matrix
 
     def _leaves(self, module: str) -> dict[str, Tensor]:
         values = self.values[module][0] if self.count == 1 else self.values[module]
@@ -117,14 +128,12 @@ def split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Tensors:
     }
 
 
-def _rows(starts: Sequence[Mapping[str, Tensors]], module: str, shapes: Mapping[str, torch.Size]) -> Tensor:
-    """(V, n); of a version that several devices start from, there is one copy as long as nobody has another."""
-    versions = {id(start.get(module)): start.get(module) for start in starts}
-    nothing = torch.zeros(sum(shape.numel() for shape in shapes.values()))
-    flat = {
-        key: nothing if tensors is None else torch.cat([tensors[name].flatten() for name in shapes])
-        for key, tensors in versions.items()
+def _side_by_side(versions: Sequence[Tensors | None], shapes: Mapping[str, torch.Size]) -> Tensors:
+    """Name -> (V, ...); of a version that all start from, there is no copy."""
+    first = versions[0]
+    if first is not None and all(version is first for version in versions):
+        return {name: first[name].expand(len(versions), *shape) for name, shape in shapes.items()}
+    return {
+        name: torch.stack([torch.zeros(shape) if version is None else version[name] for version in versions])
+        for name, shape in shapes.items()
     }
-    if len(flat) == 1:
-        return next(iter(flat.values())).expand(len(starts), -1)
-    return torch.stack([flat[id(start.get(module))] for start in starts])

@@ -137,14 +137,11 @@ class M3TModel(nn.Module):
         """Where the model is."""
         return next(tensor.device for tensors in self.tensors_of.values() for tensor in tensors.values())
 
-    @torch.no_grad()
-    def load(self, module: str, tensors: Mapping[str, Tensor]) -> None:
-        """Copy tensors into a module; what else the mapping holds (control variates) is not read."""
-        for name, tensor in self.tensors_of[module].items():
-            tensor.copy_(tensors[name])
-
     def holding(self, tensors: Mapping[str, Tensors]) -> AbstractContextManager[None]:
-        """Within the block, these tensors stand in the place of the model's own: module -> name -> tensor, anywhere."""
+        """Within the block, these tensors stand in the place of the model's own: module -> name -> tensor, anywhere.
+
+        What else a module's mapping holds (control variates) is not read.
+        """
         device = self.device
         return self._places.lent({m: {name: t.to(device) for name, t in some.items()} for m, some in tensors.items()})
 

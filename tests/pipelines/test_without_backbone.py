@@ -102,8 +102,7 @@ def test_served_predictions_are_the_models(run: Path, table: tuple[Path, Any, An
     registry = Registry(run)
     version = registry.read(3)
     model = M3TModel(registry.config, {"kind": version.tasks["kind"].labels})
-    for (_, module), entry in version.entries.items():
-        model.load(module, read_module(entry))
+    modules = {module: read_module(entry) for (_, module), entry in version.entries.items()}
     _, pixels, series = table
     rows = (0, 1, 2)
     ones = torch.ones(3, STEPS, dtype=torch.int64)
@@ -111,7 +110,7 @@ def test_served_predictions_are_the_models(run: Path, table: tuple[Path, Any, An
         "pixels": (torch.from_numpy(pixels[:3, None]), ones[:, :1]),
         "imu": (torch.from_numpy(series[:3]), ones),
     }
-    with torch.no_grad():
+    with torch.no_grad(), model.holding(modules):
         expected = model(Segment("kind", inputs)).outputs.softmax(-1)
     service = local_service(Settings(run=str(run)))
     samples = [{"pixels": pixels[row], "imu": series[row]} for row in rows]

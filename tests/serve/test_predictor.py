@@ -63,14 +63,12 @@ def offline(registry: Registry, rows: list[Row]) -> list[NDArray[np.float32]]:
     """What training's own model says of each row, one at a time."""
     tasks = registry.read(2).tasks
     model = M3TModel(registry.config, {name: task.labels for name, task in tasks.items()})
-    initial = {module: model.tensors(module) for module in model.tensors_of}
     found = []
     for row in rows:
         modules = resolve(registry.config, registry.tree, registry.read(row.version), row.task, row.variant, row.inputs)
-        for module, entry in modules.items():
-            model.load(module, read_module(entry) if entry else initial[module])
         inputs = {modality: padded([model.prefix(modality, raw)]) for modality, raw in row.inputs.items()}
-        with torch.inference_mode():
+        trained = {module: read_module(entry) for module, entry in modules.items() if entry}
+        with torch.inference_mode(), model.holding(trained):
             outputs = model(Segment(row.task, inputs)).outputs
         found.append(HEADS[tasks[row.task].head].scores(outputs)[0].numpy())
     return found

@@ -11,9 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fogtune.platform.aggregation.sums import ModuleSum, RowsRejected, SumOverflow, UpdateRejected
+from fogtune.platform.aggregation.sums import ModuleSum, Rows, RowsRejected, SumOverflow, UpdateRejected, refused
 
-SHAPES = {"w": torch.Size([2, 2]), "b": torch.Size([1])}
 row = st.lists(st.floats(-(2.0**20), 2.0**20, width=32), min_size=5, max_size=5)
 any_row = st.lists(st.floats(width=32), min_size=5, max_size=5)
 weight = st.integers(1, 2**13)
@@ -24,17 +23,48 @@ def one(values: list[float], samples: int) -> ModuleSum:
     return ModuleSum.of({"w": tensor[:4].view(2, 2), "b": tensor[4:]}, samples)
 
 
+def side_by_side(rows: torch.Tensor) -> Rows:
+    """(K, 5) -> the tensors of `one`, of each."""
+    return {"w": rows[:, :4].view(-1, 2, 2), "b": rows[:, 4:]}
+
+
 @given(st.lists(st.tuples(row, st.integers(1, 100)), min_size=1, max_size=6))
 def test_they_are_the_sum_of_each(some: list[tuple[list[float], int]]) -> None:
+    rows, weights = side_by_side(torch.tensor([v for v, _ in some])), [w for _, w in some]
     try:
         expected = reduce(add, [one(*each) for each in some])
     except SumOverflow:
         with pytest.raises(SumOverflow):
-            ModuleSum.of_rows(torch.tensor([v for v, _ in some]), [w for _, w in some], SHAPES)
+            ModuleSum.of_rows(rows, weights)
         return
-    found = ModuleSum.of_rows(torch.tensor([v for v, _ in some]), [w for _, w in some], SHAPES)
+    found = ModuleSum.of_rows(rows, weights)
     assert found == expected
     assert list(found.total) == ["b", "w"]
+
+
+@given(row, st.lists(st.tuples(row, st.integers(1, 100)), min_size=1, max_size=6))
+def test_they_are_added_to_a_sum_in_its_memory(first: list[float], some: list[tuple[list[float], int]]) -> None:
+    rows, weights = side_by_side(torch.tensor([v for v, _ in some])), [w for _, w in some]
+    sum_so_far, before = one(first, 7), one(first, 7)
+    try:
+        expected = before + ModuleSum.of_rows(rows, weights)
+    except SumOverflow:
+        with pytest.raises(SumOverflow):
+            ModuleSum.of_rows(rows, weights, onto=sum_so_far)
+        assert sum_so_far == before
+        return
+    found = ModuleSum.of_rows(rows, weights, onto=sum_so_far)
+    assert found == expected
+    assert all(found.total[name] is tensor for name, tensor in sum_so_far.total.items())
+
+
+def test_nothing_is_added_to_a_sum_where_one_is_refused_or_does_not_fit() -> None:
+    so_far, before = one([1.0] * 5, 7), one([1.0] * 5, 7)
+    with pytest.raises(RowsRejected):
+        ModuleSum.of_rows(side_by_side(torch.tensor([[1.0] * 5, [torch.nan] * 5])), [1, 1], so_far)
+    with pytest.raises(UpdateRejected, match="layout differs"):
+        ModuleSum.of_rows({"w": torch.ones(2, 2, 2)}, [1, 1], so_far)
+    assert so_far == before
 
 
 @given(st.lists(st.tuples(any_row, st.integers(-1, 2**40)), min_size=1, max_size=4))
@@ -45,20 +75,21 @@ def test_who_is_refused_alone_is_refused_here(some: list[tuple[list[float], int]
             one(*each)
         except UpdateRejected:
             bad.append(i)
-    rows, weights = torch.tensor([v for v, _ in some]), [w for _, w in some]
+    rows, weights = side_by_side(torch.tensor([v for v, _ in some])), [w for _, w in some]
+    assert refused(rows, weights) == bad
     if bad:
-        with pytest.raises(RowsRejected) as refused:
-            ModuleSum.of_rows(rows, weights, SHAPES)
-        assert list(refused.value.rows) == bad
+        with pytest.raises(RowsRejected) as error:
+            ModuleSum.of_rows(rows, weights)
+        assert list(error.value.rows) == bad
     else:
         with suppress(SumOverflow):
-            ModuleSum.of_rows(rows, weights, SHAPES)
+            ModuleSum.of_rows(rows, weights)
 
 
 def test_large_sums_are_exact_too() -> None:
     """Beyond 2**53 float64 would not be."""
     rows = torch.tensor([[2.0**20, 1.0, 2.0**-32, -1.0, 3.0], [2.0**-32, 2.0**20, 2.0**20, 1.0, 2.0**-32]])
-    found = ModuleSum.of_rows(rows, [511, 511], SHAPES)
+    found = ModuleSum.of_rows(side_by_side(rows), [511, 511])
     assert found.total["w"].flatten().tolist() == [511 * (2**52 + 1), 511 * (2**52 + 2**32), 511 * (2**52 + 1), 0]
 
 
@@ -71,7 +102,7 @@ def test_equal_rows_in_one_place_are_what_they_are_apart(values: list[float], we
 
 def outcome(rows: torch.Tensor, weights: list[int]) -> ModuleSum | tuple[object, ...]:
     try:
-        return ModuleSum.of_rows(rows, weights, SHAPES)
+        return ModuleSum.of_rows(side_by_side(rows), weights)
     except RowsRejected as error:
         return error.rows
     except SumOverflow as error:
@@ -81,11 +112,18 @@ def outcome(rows: torch.Tensor, weights: list[int]) -> ModuleSum | tuple[object,
 def test_rows_that_share_their_memory_and_many_columns() -> None:
     shared = torch.randn(1, 300_000).expand(3, -1)
     expected = ModuleSum.of({"w": shared[0]}, 6, contributors=3)
-    found = ModuleSum.of_rows(shared, [1, 2, 3], {"w": torch.Size([300_000])})
+    found = ModuleSum.of_rows({"w": shared}, [1, 2, 3])
     assert found.total["w"].equal(expected.total["w"])
     assert (found.weight, found.contributors, found.bound) == (6, 3, expected.bound)
 
 
-def test_a_module_without_entries() -> None:
-    found = ModuleSum.of_rows(torch.zeros(2, 0), [1, 2], {})
-    assert found == ModuleSum.of({}, 1) + ModuleSum.of({}, 2)
+@pytest.mark.parametrize("shapes", [{}, {"w": (0,)}, {"w": (0, 3), "b": (1,)}])
+def test_a_module_without_entries(shapes: dict[str, tuple[int, ...]]) -> None:
+    found = ModuleSum.of_rows({name: torch.zeros(2, *shape) for name, shape in shapes.items()}, [1, 2])
+    alone = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    assert found == ModuleSum.of(alone, 1) + ModuleSum.of(alone, 2)
+
+
+def test_a_module_that_is_a_number() -> None:
+    found = ModuleSum.of_rows({"scale": torch.tensor([2.0, 3.0])}, [1, 2])
+    assert found.total["scale"].item() == 8 * 2**32

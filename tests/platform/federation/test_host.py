@@ -28,7 +28,7 @@ def start(config: Config) -> tuple[DeviceHost, HostPlan, Versions]:
     logic = {
         node: TierLogic(config, coordinator.tree, coordinator.ownership, node) for node in coordinator.tree.aggregators
     }
-    initial = coordinator.setup.initial
+    initial = {m: {n: t.clone() for n, t in tensors.items()} for m, tensors in coordinator.setup.initial.items()}
     plan = coordinator.plan(1)
     groups = cohorts(config, coordinator.tree, plan, coordinator.setup.cohort)
     alone = HostPlan(1, plan.personal, tuple(groups))
@@ -36,7 +36,7 @@ def start(config: Config) -> tuple[DeviceHost, HostPlan, Versions]:
 
 
 def spoil(host: DeviceHost) -> None:
-    """Leave nonsense in the model, as a device that diverged does."""
+    """Leave nonsense in the model: who trains or is evaluated takes nothing from it that is in its versions."""
     for parameters in host.bench.model.tensors_of.values():
         for parameter in parameters.values():
             parameter.data.fill_(torch.nan)
@@ -126,12 +126,12 @@ class TestEvaluate:
             assert count == sum(part["topic", "cloud"][name] for part in parts)
 
     def test_a_device_that_has_not_trained_yet_has_what_it_started_with(self, tiny: MakeConfig) -> None:
-        host, _, versions = start(tiny(PERSONAL_HEADS))
+        host, plan, versions = start(tiny(PERSONAL_HEADS))
         jobs = [EvaluationJob("topic", "reader-0", (0,))]
         fresh = host.evaluate(jobs, versions, {})
-        host.bench.model.load(
-            "head/topic", {n: t.roll(1, 0) * 9 for n, t in host.bench.model.tensors("head/topic").items()}
-        )
+        states = host.train(plan, versions, {}).states
+        trained = {"reader-1": states["reader-1"]}
+        assert host.evaluate([EvaluationJob("topic", "reader-1", (0,)), *jobs], versions, trained)["topic", "reader-0"]
         assert host.evaluate(jobs, versions, {}) == fresh
 
     def test_a_personal_model_is_the_devices_own(self, tiny: MakeConfig) -> None:
@@ -158,12 +158,23 @@ class TestEvaluate:
         head = {name: torch.zeros_like(tensor) for name, tensor in versions["fog-1"]["head/vqa"].items()}
         head["bias"] = torch.eye(13)[usual]
         versions = {node: {**modules, "head/vqa": head} for node, modules in versions.items()}
-        spoil(host)
+        spoil(host)  # also the encoder, which would make numbers that are none of all answers
         answers = host.evaluate([EvaluationJob("vqa", "fog-1", (0,))], versions, {})
         assert answers["vqa", "fog-1"] == {"samples": 8, "correct": int((targets == usual).sum())}
-        assert host.bench.model.tensors_of["encoder/image"]["position"].isnan().all()  # not needed, not loaded
-        host.evaluate([EvaluationJob("vqa", "fog-0", (0,))], versions, {})
-        assert host.bench.model.tensors_of["encoder/image"]["position"].isfinite().all()
+
+
+def test_training_and_evaluation_leave_the_model_as_it_was(tiny: MakeConfig) -> None:
+    """It is version 0 of all that devices have not got from anybody."""
+    host, plan, versions = start(tiny(PERSONAL_HEADS))
+    model = host.bench.model
+    before = {module: model.tensors(module) for module in model.tensors_of}
+    states = host.train(plan, versions, {}).states
+    assert not torch.equal(states["reader-0"].kept["head/topic"]["weight"], before["head/topic"]["weight"])
+    host.evaluate(
+        [EvaluationJob("topic", "reader-0", (0,)), EvaluationJob("topic", "reader-1", (0,))], versions, states
+    )
+    for module, tensors in before.items():
+        assert all(torch.equal(model.tensors_of[module][name], tensor) for name, tensor in tensors.items())
 
 
 def test_a_device_goes_on_from_what_it_remembers(tiny: MakeConfig) -> None:

@@ -58,16 +58,15 @@ def distance(ours: Mapping[str, Tensors], theirs: Mapping[str, Tensors]) -> floa
 
 def gradients(bench: Workbench, device: str, start: Mapping[str, Tensors]) -> dict[str, Tensors]:
     """Of the loss over all training rows of a device with one task, worked out without `train`."""
-    for module, tensors in start.items():
-        bench.model.load(module, tensors)
+    leaves = {
+        module: {name: tensors[name].clone().requires_grad_() for name in bench.model.tensors_of[module]}
+        for module, tensors in start.items()
+    }
     ((task, part),) = bench.parts(device).items()
     batch = collate(bench.prefixes, task, part.source, part.modalities, part.train, bench.targets[task])
-    bench.model.zero_grad()
-    bench.head_of(task).losses(bench.model(batch).outputs, batch.targets).mean().backward()  # type: ignore[no-untyped-call]
-    return {
-        module: {n: p.grad.clone() for n, p in bench.model.tensors_of[module].items() if p.grad is not None}
-        for module in start
-    }
+    with bench.model.holding(leaves):
+        bench.head_of(task).losses(bench.model(batch).outputs, batch.targets).mean().backward()  # type: ignore[no-untyped-call]
+    return {m: {n: leaf.grad for n, leaf in named.items() if leaf.grad is not None} for m, named in leaves.items()}
 
 
 class TestLearningRate:

@@ -55,14 +55,14 @@ def test_the_head_sees_the_mean_of_the_tokens_at_the_scale_of_one() -> None:
     model = build(width=2)
     weight = torch.zeros(2, 64)
     weight[0, 0], weight[1, 5] = 2.0, 1.0
-    model.load("encoder/pixels", {"layers.0.weight": weight, "layers.0.bias": torch.tensor([0.0, 1.0])})
+    encoder = {"layers.0.weight": weight, "layers.0.bias": torch.tensor([0.0, 1.0])}
     head = torch.zeros(10, 2)
     head[0, 0], head[3, 1], head[4, 0] = 4.0, 1.0, -1.0
-    model.load("head/digit", {"weight": head, "bias": torch.arange(10.0)})
+    modules = {"encoder/pixels": encoder, "head/digit": {"weight": head, "bias": torch.arange(10.0)}}
     sample = torch.zeros(2, 64)
     sample[0, 0], sample[1, 0], sample[1, 5] = 5.0, -7.0, 3.0
     # Tokens (10, 1) and (0, 4), their mean (5, 2.5), at the scale of one (1, -1).
-    with torch.no_grad():
+    with torch.no_grad(), model.holding(modules):
         result = model(Segment("digit", {"pixels": whole(sample)}))
     expected = torch.tensor([[4.0, 1, 2, 2, 3, 5, 6, 7, 8, 9]])
     torch.testing.assert_close(result.outputs, expected, atol=1e-4, rtol=0)
@@ -108,9 +108,8 @@ def test_rows_have_modules_of_their_own(index: tuple[int, ...]) -> None:
     with torch.no_grad():
         (found,) = model.predict([Segment("digit", {"pixels": whole(*pixels)})], versions)
         for i, version in enumerate(index):
-            for module, tensors in two.items():
-                model.load(module, {name: tensor[version] for name, tensor in tensors.items()})
-            alone = model(Segment("digit", {"pixels": whole(pixels[i])})).outputs
+            with model.holding({m: {name: tensor[version] for name, tensor in t.items()} for m, t in two.items()}):
+                alone = model(Segment("digit", {"pixels": whole(pixels[i])})).outputs
             torch.testing.assert_close(found[i : i + 1], alone, atol=1e-4, rtol=1e-4)
 
 

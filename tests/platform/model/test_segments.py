@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -157,15 +156,14 @@ def check(model: M3TModel, kinds: Sequence[str], count: int = 3) -> None:
     """Every row of mixed segments is as alone, in a model that holds its versions."""
     mixed = samples(model)
     versions = versions_of(model, kinds, count, sum(len(rows) for _, rows in mixed))
-    before = {module: model.tensors(module) for module in versions}
     found = torch.cat([one.flatten() for one in model.predict([segment(*one) for one in mixed], versions)])
     expected = []
     for i, (task, one) in enumerate((task, one) for task, rows in mixed for one in rows):
-        for module, some in versions.items():
-            model.load(module, {name: slab[some.index[i]] for name, slab in some.tensors.items()})
-        expected.append(model(segment(task, [one])).outputs.flatten())
-    for module, tensors in before.items():
-        model.load(module, tensors)
+        own = {
+            module: {n: slab[some.index[i]] for n, slab in some.tensors.items()} for module, some in versions.items()
+        }
+        with model.holding(own):
+            expected.append(model(segment(task, [one])).outputs.flatten())
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-5)
     if versions:  # which do something
         assert not torch.allclose(found, torch.cat([o.flatten() for o in model.predict([segment(*m) for m in mixed])]))
@@ -298,8 +296,8 @@ def test_all_of_it_moves() -> None:
     assert all(tensor.dtype == torch.float64 for tensor in image._trunk[0].parameters())
 
 
-def test_a_moved_model_can_be_loaded(tmp_path: Path) -> None:
+def test_a_moved_model_can_hold_others_modules() -> None:
     model = build("embedded:minilm", matmul="default").double()
-    model.load("statistics/imu", {"mean": torch.ones(3), "square": torch.full((3,), 2.0)})
     values = torch.ones(1, 2, 3, dtype=torch.float64)
-    assert not model.standardise["imu"](values, torch.ones(1, 2, dtype=torch.int64)).any()
+    with model.holding({"statistics/imu": {"mean": values[0, 0], "square": 2 * values[0, 0]}}):
+        assert not model.standardise["imu"](values, torch.ones(1, 2, dtype=torch.int64)).any()

@@ -133,9 +133,9 @@ def test_peft_loads_the_adapter_onto_the_plain_backbone(
         adapted = PeftModel.from_pretrained(plain, version / "cloud/adapter/fusion").eval()
         theirs = adapted(**encoded).last_hidden_state
         bench = Workbench(config)
-        bench.model.load("adapter/fusion", trained[1].nodes["cloud"].versions["adapter/fusion"])
         tokens = bench.model.prefix("text", text)[None]
-        ours = bench.model.backbone.fuse(tokens, torch.ones(tokens.shape[:2], dtype=torch.int64))
+        with bench.model.holding({"adapter/fusion": trained[1].nodes["cloud"].versions["adapter/fusion"]}):
+            ours = bench.model.backbone.fuse(tokens, torch.ones(tokens.shape[:2], dtype=torch.int64))
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert float((theirs - untouched).abs().max()) > 1e-3
 
