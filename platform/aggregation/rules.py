@@ -22,13 +22,13 @@ objective.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import assert_never
 
 import torch
 
 from ..config import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Median, Rule, Scaffold, TrimmedMean
-from .sums import Tensors, require_same_layout
+from .sums import Tensors, in_parts, require_same_layout
 
 RuleState = dict[str, torch.Tensor]
 """What a rule carries from one aggregation of a module to the next: float32, `<moment>/<tensor name>` -> its shape."""
@@ -98,12 +98,15 @@ def apply_rule(
 
 
 def _momentum_step(rule: FedAvgM, current: Tensors, mean: Tensors, state: RuleState) -> tuple[Tensors, RuleState]:
+    def step(w: torch.Tensor, mean: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        v = rule.momentum * v + (mean - w)
+        return v, w + rule.learning_rate * v
+
     tensors: Tensors = {}
     moments: RuleState = {}
     for name, tensor in current.items():
-        v = rule.momentum * state[_momentum(name)].double() + _delta(tensor, mean[name])
-        moments[_momentum(name)] = v.float()
-        tensors[name] = (tensor.double() + rule.learning_rate * v).float()
+        v = _momentum(name)
+        moments[v], tensors[name] = _elementwise(step, tensor, mean[name], state[v])
     return tensors, moments
 
 
@@ -123,32 +126,44 @@ def _adaptive_step(
     rule: FedAdam | FedYogi, current: Tensors, mean: Tensors, state: RuleState, second_moment: SecondMoment
 ) -> tuple[Tensors, RuleState]:
     """No bias correction: v starts at tau**2, as in the paper."""
+
+    def step(w: torch.Tensor, mean: torch.Tensor, m: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        delta = mean - w
+        m = rule.beta1 * m + (1 - rule.beta1) * delta
+        v = second_moment(v, delta * delta, rule.beta2)
+        return m, v, w + rule.learning_rate * m / (v.sqrt() + rule.tau)
+
     tensors: Tensors = {}
     moments: RuleState = {}
     for name, tensor in current.items():
-        delta = _delta(tensor, mean[name])
-        m = rule.beta1 * state[_first(name)].double() + (1 - rule.beta1) * delta
-        v = second_moment(state[_second(name)].double(), delta * delta, rule.beta2)
-        moments[_first(name)], moments[_second(name)] = m.float(), v.float()
-        tensors[name] = (tensor.double() + rule.learning_rate * m / (v.sqrt() + rule.tau)).float()
+        m, v = _first(name), _second(name)
+        moments[m], moments[v], tensors[name] = _elementwise(step, tensor, mean[name], state[m], state[v])
     return tensors, moments
 
 
 def _scaffold_step(rule: Scaffold, current: Tensors, mean: Tensors, participation: float) -> Tensors:
+    def step(w: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (w + rule.learning_rate * (mean - w),)
+
+    def control_step(c: torch.Tensor, change: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (c + participation * change,)
+
     tensors: Tensors = {}
     for name, tensor in current.items():
-        if is_control(name):
-            tensors[name] = (tensor.double() + participation * mean[name].double()).float()
-        elif rule.learning_rate == 1:
+        if rule.learning_rate == 1 and not is_control(name):
             tensors[name] = _copy(mean[name])
         else:
-            tensors[name] = (tensor.double() + rule.learning_rate * _delta(tensor, mean[name])).float()
+            (tensors[name],) = _elementwise(control_step if is_control(name) else step, tensor, mean[name])
     return tensors
 
 
-def _delta(tensor: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """The mean change, which the rules take for a negative gradient; float64."""
-    return mean.double() - tensor.double()
+def _elementwise(step: Callable[..., tuple[torch.Tensor, ...]], *tensors: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What a step makes of tensors of one shape: float64 within, float32 without, a part after the other."""
+    made = [
+        [result.float() for result in step(*(part.double() for part in parts))]
+        for parts in zip(*map(in_parts, tensors), strict=True)
+    ]
+    return (torch.cat(parts).view(tensors[0].shape) for parts in zip(*made, strict=True))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
