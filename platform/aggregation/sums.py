@@ -108,16 +108,17 @@ class ModuleSum:
         weight = require_usable(tensors, weight)
         if contributors < 1:
             raise UpdateRejected("bad weight", None, f"{contributors} contributors, at least 1 is needed")
-        # The product with a power of two is exact in float64; rounding is to nearest, ties to even.
-        rounded = {name: (tensors[name].detach().double() * SCALE).round_() for name in sorted(tensors)}
-        largest = {name: int(_magnitude(tensor)) for name, tensor in rounded.items()}
+        largest = {name: round(_magnitude(tensors[name]) * SCALE) for name in sorted(tensors)}
         bound = weight  # At least the weight, so that the weight too always fits int64.
         for name, magnitude in largest.items():
             if magnitude * weight > LARGEST_TOTAL:
                 detail = f"magnitude {magnitude / SCALE:.3g} at a weight of {weight} samples leaves the exact range"
                 raise UpdateRejected("too large", name, detail)
             bound = max(bound, magnitude * weight)
-        total = {name: tensor.long() * weight for name, tensor in rounded.items()}
+        total = {name: torch.empty(tensors[name].shape, dtype=torch.int64) for name in largest}
+        for name, whole in total.items():
+            for part, values in zip(in_parts(whole), in_parts(tensors[name].detach()), strict=True):
+                torch.mul(_fixed_point(values).long(), weight, out=part)
         return cls(total, weight, contributors, bound)
 
     @classmethod
