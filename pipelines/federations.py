@@ -6,6 +6,8 @@ that ships in packages. The baselines change how the same devices learn together
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fogtune.platform.config import (
     Adapter,
     Backbone,
@@ -78,7 +80,13 @@ def default() -> Config:
                 partition=DirichletPartition(kind="dirichlet", label="topic", alpha=1.5),
             ),
         },
-        tasks={"vqa": _VQA, "exercise": _EXERCISE, "side": _SIDE, "topic": _TOPIC},
+        tasks={
+            "vqa": _VQA,
+            "exercise": _EXERCISE,
+            # With as many passes as the others get, these two are learned in a third of the rounds.
+            "side": _SIDE.model_copy(update={"epochs": 0.1}),
+            "topic": _TOPIC.model_copy(update={"epochs": 0.3}),
+        },
         model=Model(
             backbone=Backbone(max_text_tokens=48, fusion_blocks=1),
             encoders={"image": ImageEncoder(), "imu": _IMU},
@@ -107,8 +115,9 @@ def hierarchical_e8() -> Config:
     """Baseline: fog nodes that send to the cloud every 8 rounds (E_agg = 8); 16 longer rounds, so that the last one is
     one of these."""
     config = default()
-    longer = config.local.model_copy(update={"epochs": config.rounds * config.local.epochs / 16})
-    return _variant("hierarchical-e8", rounds=16, local=longer, federation=_federation(cadence={"fog": 8}))
+    longer = _with_passes(config, lambda epochs: config.rounds * epochs / 16)
+    changes = {"name": "hierarchical-e8", "rounds": 16, "federation": _federation(cadence={"fog": 8})}
+    return longer.model_copy(update=changes)
 
 
 def edge_only() -> Config:
@@ -133,6 +142,7 @@ def centralized() -> Config:
         source: sum(g.count for g in config.devices if any(config.tasks[t].source == source for t in g.tasks))
         for source in config.sources
     }
+    at_once = _with_passes(config, lambda epochs: config.rounds * epochs)
     return _variant(
         "centralized",
         rounds=1,
@@ -147,9 +157,8 @@ def centralized() -> Config:
             )
             for name, source in config.sources.items()
         },
-        local=config.local.model_copy(
-            update={"epochs": config.rounds * config.local.epochs, "learning_rate": 1e-3, "warmup_rounds": 0.05}
-        ),
+        tasks=at_once.tasks,
+        local=at_once.local.model_copy(update={"learning_rate": 1e-3, "warmup_rounds": 0.05}),
     )
 
 
@@ -196,3 +205,13 @@ def _variant(name: str, **changes: object) -> Config:
 def _federation(**changes: object) -> Federation:
     """The default's federation with some fields replaced."""
     return default().federation.model_copy(update=changes)
+
+
+def _with_passes(config: Config, passes: Callable[[float], float]) -> Config:
+    """The same with what `passes` makes of the passes of a round, for every task."""
+    tasks = {
+        name: task.model_copy(update={"epochs": task.epochs and passes(task.epochs)})
+        for name, task in config.tasks.items()
+    }
+    local = config.local.model_copy(update={"epochs": passes(config.local.epochs)})
+    return config.model_copy(update={"tasks": tasks, "local": local})
