@@ -76,15 +76,16 @@ class Rounds:
         retention = Retention(config.output, (record for record in directory.records() if record.round in lasting))
         runner = _runner(config, directory.id, self.on_stage)
         try:
-            if snapshot is not None:
-                runner.restore(snapshot)
-            self.on_stage(f"round {first} of {config.rounds}")
-            # The handler not earlier: Ray sets one of its own when it starts.
-            with terminated_as_interrupted(), sinks(config, directory.path, first) as tell:
-                for number in range(first, config.rounds + 1):
-                    record = self._round(runner, retention, number)
-                    tell(record)
-                    self.on_event(record)
+            # The handler not earlier: Ray sets one of its own when it starts. Who is told of the round may count on it.
+            with terminated_as_interrupted():
+                if snapshot is not None:
+                    runner.restore(snapshot)
+                self.on_stage(f"round {first} of {config.rounds}")
+                with sinks(config, directory.path, first) as tell:
+                    for number in range(first, config.rounds + 1):
+                        record = self._round(runner, retention, number)
+                        tell(record)
+                        self.on_event(record)
         finally:
             runner.close()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fogtune
 from fogtune.pipelines.interrupts import terminated_as_interrupted, uninterrupted
+from fogtune.platform.config import Config
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +77,21 @@ def test_a_request_to_terminate_is_ctrl_c(ctrl_c: Any) -> None:
     with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_who_is_told_of_the_first_round_may_end_the_run(watches: Callable[..., Config], tmp_path: Path) -> None:
+    too_early: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: too_early.append(number))
+
+    def on_stage(text: str) -> None:
+        if text == "round 1 of 2":
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        run = fogtune.run(watches("rounds=2", f"output.directory={tmp_path}"), on_stage=on_stage)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (run.status, run.directory.records(), too_early) == ("stopped", [], [])
 
 
 def test_a_thread_may_use_it_too() -> None:
