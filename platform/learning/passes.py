@@ -17,7 +17,7 @@ from fogtune.platform.model.segments import Batch
 
 from .batches import collate
 from .pupil import Pupil
-from .stack import Stack
+from .stack import Stack, side_by_side
 from .workbench import Part, Workbench
 
 
@@ -40,7 +40,7 @@ class Passes:
         """Of each step: its lots, the mean losses of the members of each, and samples by member and expert."""
         self._device = bench.model.device
         self._statistics = {
-            module: _side_by_side([pupil.statistics.get(module) for pupil in pupils], self._device)
+            module: self._all_statistics(module)
             for module in dict.fromkeys(module for pupil in pupils for module in pupil.statistics)
         }
         self._held = torch.zeros(len(pupils), bench.model.num_experts, dtype=torch.bool)
@@ -74,6 +74,11 @@ class Passes:
                     self._pupils[v].count(lot.task, samples, counts[v] if counts else ())
                     total, before = self._pupils[v].losses.get(lot.task, (0.0, 0))
                     self._pupils[v].losses[lot.task] = (total + mean * samples, before + samples)
+
+    def _all_statistics(self, module: str) -> Tensors:
+        shapes = {name: tensor.shape for name, tensor in self._bench.model.tensors_of[module].items()}
+        found = side_by_side([pupil.statistics.get(module) for pupil in self._pupils], shapes)
+        return {name: tensor.to(self._device) for name, tensor in found.items()}
 
     def _collated(self, lot: _Lot) -> Batch:
         part = self._pupils[lot.members[0]].parts[lot.task]
@@ -136,12 +141,6 @@ class _Lot:
             torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)).to(device),
             torch.tensor(weight, device=device),
         )
-
-
-def _side_by_side(some: Sequence[Tensors | None], device: torch.device) -> Tensors:
-    """Of several devices, zeros where one has none: name -> (V, ...)."""
-    (first, *_) = (tensors for tensors in some if tensors is not None)
-    return {n: torch.stack([t[n] if t else torch.zeros_like(first[n]) for t in some]).to(device) for n in first}
 
 
 def _logit_offset(bench: Workbench, task: str, part: Part) -> Tensor:

@@ -39,7 +39,7 @@ class Stack:
         """
         self.count = len(starts)
         self.shapes = shapes
-        self._named = {m: _side_by_side([start.get(m) for start in starts], named) for m, named in shapes.items()}
+        self._named = {m: side_by_side([start.get(m) for start in starts], named) for m, named in shapes.items()}
         """Module -> name -> (V, ...), before and after."""
 
     def begin(self, where: torch.device) -> None:
@@ -80,6 +80,7 @@ class Stack:
             grads.mul_(scale)
 
     def _matrix(self, module: str) -> Tensor:
+        """(V, n), in the place of a module's tensors."""
         named = self._named.pop(module)
         matrix = torch.empty(self.count, sum(shape.numel() for shape in self.shapes[module].values()))
         for name, place in split(matrix, self.shapes[module]).items():
@@ -128,8 +129,8 @@ def split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Tensors:
     }
 
 
-def _side_by_side(versions: Sequence[Tensors | None], shapes: Mapping[str, torch.Size]) -> Tensors:
-    """Name -> (V, ...); of a version that all start from, there is no copy."""
+def side_by_side(versions: Sequence[Tensors | None], shapes: Mapping[str, torch.Size]) -> Tensors:
+    """Of several devices, zeros where one has none: name -> (V, ...); of a version that all have, there is no copy."""
     first = versions[0]
     if first is not None and all(version is first for version in versions):
         return {name: first[name].expand(len(versions), *shape) for name, shape in shapes.items()}

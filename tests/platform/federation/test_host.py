@@ -130,9 +130,9 @@ class TestEvaluate:
         jobs = [EvaluationJob("topic", "reader-0", (0,))]
         fresh = host.evaluate(jobs, versions, {})
         states = host.train(plan, versions, {}).states
-        trained = {"reader-1": states["reader-1"]}
-        assert host.evaluate([EvaluationJob("topic", "reader-1", (0,)), *jobs], versions, trained)["topic", "reader-0"]
-        assert host.evaluate(jobs, versions, {}) == fresh
+        both = [EvaluationJob("topic", "reader-1", (0,)), *jobs]
+        found = host.evaluate(both, versions, {"reader-1": states["reader-1"]})
+        assert found["topic", "reader-0"] == fresh["topic", "reader-0"]
 
     def test_a_personal_model_is_the_devices_own(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny(PERSONAL_HEADS))
