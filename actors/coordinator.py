@@ -42,6 +42,7 @@ from fogtune.platform.federation.local_runner import RoundResult, failing_round
 from fogtune.platform.federation.messages import DeviceReport, HostPlan, RoundPlan, Setup
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.learning.evaluation import add_tallies
+from fogtune.platform.ownership import own
 from fogtune.platform.topology_build import build_tree
 
 from .answers import ActorDied, TimedOut, get
@@ -98,7 +99,7 @@ class CoordinatorActor:
 
     @ray.method
     def start(self) -> Setup:
-        """Start the hosts and the aggregating nodes; returns when all are loaded.
+        """Start the hosts and the aggregating nodes; returns when all are loaded, without version 0.
 
         Raises:
             InputError: data or weights cannot be used as configured.
@@ -109,12 +110,13 @@ class CoordinatorActor:
         groups = {device: tree[device].group or "" for device in tree.devices}
         pinned = config.execution.devices_per_actor != "auto"
         self._assignment = Assignment(self._hosts.home, groups, pinned)
-        self._setup = self._hosts.load()
+        setup = self._hosts.load()
+        self._nodes = Nodes(config, self._namespace, tree, own(config, tree), setup.initial)
+        self._setup = replace(setup, initial=self._nodes.initial)
         gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
         self._coordinator = Coordinator(config, self._setup)
         self._accountant = Accountant(self._coordinator)
-        self._nodes = Nodes(config, self._namespace, tree, self._coordinator.ownership, self._setup.initial)
-        return self._setup
+        return replace(setup, initial={})
 
     @ray.method
     def round(self, number: int) -> RoundResult:

@@ -9,6 +9,7 @@ asked for by reference, once for all who need them. Knows nothing of hosts.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -25,7 +26,10 @@ from .aggregators import Aggregator, Closing
 from .machines import get_from, on, processors
 from .makers import START, Makers, Modules, laid_out
 from .node_packing import pack_nodes
-from .parts import Layout
+from .parts import Layout, Part
+
+Versions = Mapping[str, Tensors]
+"""Module -> version."""
 
 _SMALL = 2**16
 """Bytes up to which it is faster to send versions with each call than to put them where all can read them."""
@@ -50,14 +54,17 @@ class Nodes:
         self._namespace = namespace
         self._tree = tree
         self._ownership = ownership
-        self._initial = initial
         self._robust = isinstance(config.federation.rule, Median | TrimmedMean)
         some_miss = any(isinstance(config.federation.synchrony.get(t), Asynchronous) for t in tree.tiers[:-2])
         self._makers = Makers(tree, ownership, some_miss)
         self._number = 0
         self._attempt = 0
+        self._refs: dict[str, Any] = {}
+        """Actor, cloud or start -> the versions that lie there, or a reference to them."""
+        self.initial = self._shared(START, initial)
+        """Module -> version 0."""
         self._cloud = TierLogic(config, tree, ownership, CLOUD)
-        self._cloud_state = self._cloud.initial(initial)
+        self._cloud_state = self._cloud.initial(self.initial)
         self._arrived = Update.empty()
         self._passed_by: set[str] = set()
         """Tiers whose nodes have nothing to add up in this round."""
@@ -65,8 +72,6 @@ class Nodes:
         """Node -> modules of which it has made a new version in this round."""
         self._waiting: dict[str, set[str]] = {}
         """Node -> modules that it has averaged since it sent them last."""
-        self._refs: dict[str, Any] = {}
-        """Actor, cloud or start -> the versions that lie there, or a reference to them."""
         packed = pack_nodes(tree, config.execution.nodes_per_actor, processors()[None])
         self._nodes_of = {actor.name: actor.nodes for actor in packed}
         """Actor, from the bottom tier upwards -> its nodes."""
@@ -178,7 +183,7 @@ class Nodes:
         elsewhere: dict[str, dict[str, tuple[str, ...]]] = {}
         for maker, module in sorted({(self._makers.of(n)[m], m) for n, modules in asked.items() for m in modules}):
             if maker in (START, CLOUD):
-                versions = self._initial if maker == START else self._cloud_state.versions
+                versions = self.initial if maker == START else self._cloud_state.versions
                 known[maker, module] = digest(versions[module])
             else:
                 of_actor = elsewhere.setdefault(self._place[maker], {})
@@ -192,14 +197,14 @@ class Nodes:
         own = dict.fromkeys(self._tree.aggregators, TierState({})) | {CLOUD: self._cloud_state}
         for answer in self.get([actor.states.remote() for actor in self._actors.values()]):
             own |= answer
-        return self._makers.whole(own, self._initial)
+        return self._makers.whole(own, self.initial)
 
     def restore(self, states: Mapping[str, TierState]) -> list[Any]:
         """Continue from other states. Returns the receipts to wait for."""
-        own = self._makers.restore(states, self._initial)
+        own = self._makers.restore(states, self.initial)
         self._cloud_state, self._arrived = own.pop(CLOUD), Update.empty()
         self._waiting = {node: set(state.pending) for node, state in own.items()}
-        self._refs.clear()
+        self._refs = {START: self._refs[START]}
         receipts = []
         for actor, nodes in self._nodes_of.items():
             if actor in self._actors or any(own[node] != TierState({}) for node in nodes):
@@ -288,16 +293,25 @@ class Nodes:
             if place in self._nodes_of:
                 self._refs[place] = self._actor(place).made.remote()
             else:
-                versions = self._initial if place == START else self._cloud_state.versions
-                nbytes = sum(tensor.nbytes for tensors in versions.values() for tensor in tensors.values())
-                self._refs[place] = {place: versions} if nbytes <= _SMALL else ray.put({place: versions})
+                versions = self._shared(place, self._cloud_state.versions)
+                self._cloud_state = replace(self._cloud_state, versions=versions)
         return self._refs[place]
+
+    def _shared(self, place: str, versions: Versions) -> Versions:
+        """Put versions that lie here where all can read them. Returns them as they lie there: they are kept once."""
+        nbytes = sum(tensor.nbytes for tensors in versions.values() for tensor in tensors.values())
+        if nbytes <= _SMALL:
+            self._refs[place] = {place: versions}
+            return versions
+        self._refs[place] = ray.put({place: versions})
+        shared: Part = ray.get(self._refs[place])
+        return shared[place]
 
     def _actor(self, name: str) -> Any:
         """An actor, started if it was not."""
         if name not in self._actors:
             nodes = self._nodes_of[name]
-            held = {module: self._initial[module] for node in nodes for module in self._makers.held(node)}
+            held = {module: self.initial[module] for node in nodes for module in self._makers.held(node)}
             options = Aggregator.options(name=name, namespace=self._namespace, num_cpus=0, **on(self._machine(name)))
             self._actors[name] = options.remote(name, self._config, nodes, held, self._namespace)
         return self._actors[name]

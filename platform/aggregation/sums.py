@@ -219,6 +219,8 @@ def refused(rows: Rows, weights: Sequence[int]) -> list[int]:
 
 def _too_large(largest: Sequence[float], weights: Sequence[int]) -> list[int]:
     """Which contributions do not fit, by their largest entries in fixed point."""
+    if weights and min(weights) >= 1 and _fits(sum(largest), max(weights)):
+        return []  # a sum is at least as large as each, and NaN if one is
     return [i for i, (at, weight) in enumerate(zip(largest, weights, strict=True)) if not _fits(at, weight)]
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fogtune.platform.aggregation import Tensors
 
 
-@dataclass(frozen=True)
-class DeviceState:
+class DeviceState(NamedTuple):
     """Its own of what no other node has; everything else comes with an order and leaves with its reply."""
 
-    kept: Mapping[str, Tensors] = field(default_factory=dict)
+    kept: Mapping[str, Tensors] = {}
     """Module -> its own version: personal modules, and those trained but not yet sent."""
-    controls: Mapping[str, Tensors] = field(default_factory=dict)
+    controls: Mapping[str, Tensors] = {}
     """Module -> SCAFFOLD's control variates."""
     experts: tuple[int, ...] = ()
     """Experts held when it last trained."""
-    residuals: Mapping[str, Tensors] = field(default_factory=dict)
+    residuals: Mapping[str, Tensors] = {}
     """Module -> what compression has left out so far."""
-    started: Mapping[str, Tensors] = field(default_factory=dict)
+    started: Mapping[str, Tensors] = {}
     """Module -> the version that it has begun with, if its update comes in a later round."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -162,7 +161,7 @@ class DeviceHost:
         for order in orders:
             state, found = states.get(order.device, NOTHING), versions[self.bench.tree[order.device].parent or ""]
             started = {m: found.get(m) or self._initial[m] for m in order.modules if m not in state.kept}
-            begun[order.device] = replace(state, started=started)
+            begun[order.device] = state._replace(started=started)
         return begun
 
     def evaluate(
@@ -212,7 +211,7 @@ class DeviceHost:
         changed: dict[str, DeviceState] = {}
         for (module, device), tensors in mixed.items():
             state = changed.get(device, states[device])
-            changed[device] = replace(state, kept={**state.kept, module: tensors})
+            changed[device] = state._replace(kept={**state.kept, module: tensors})
         return told, changed
 
     def head_update(self, round_number: int, head: str, total: Update, versions: Mapping[str, Tensors]) -> Update:

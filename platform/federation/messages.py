@@ -177,7 +177,7 @@ class Setup:
     """What the first host tells the coordinator before round 1; all of it follows from the configuration."""
 
     initial: Mapping[str, Tensors]
-    """Module -> version 0."""
+    """Module -> version 0; on Ray the process that started the run is not told of it."""
     held_out: Mapping[str, int]
     """Task -> number of held-out rows."""
     labels: Mapping[str, tuple[str, ...]]

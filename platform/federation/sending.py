@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -15,15 +15,14 @@ from fogtune.platform.ownership import Ownership
 from fogtune.platform.rng import key
 
 
-@dataclass(frozen=True)
-class Sending:
+class Sending(NamedTuple):
     """A device's part of the round's sums."""
 
     sums: dict[str, ModuleSum | HeldUpdates]
     """Module -> what its receiver adds up: what arrives, with the loss of compression."""
     skipped: frozenset[str]
     """Modules that have changed too little to be sent; their change waits in the residuals."""
-    residuals: dict[str, Tensors]
+    residuals: Mapping[str, Tensors]
     """Module -> what compression has left out so far."""
 
 

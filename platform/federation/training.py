@@ -141,18 +141,26 @@ class _Cohort:
                 rejected[i] = error
         for module in at_once:
             self._reject(module, rejected)
+        receivers = [self._receiver(order) for order in self.orders]
+        metrics: dict[str, dict[str, int]] = {}
         for i, order in enumerate(self.orders):
             if i in rejected:
                 outcome.reports.append(failed(self.plan, order, rejected[i]))
                 continue
-            outcome.add(self._receiver(order), Update(sendings[i].sums, self._metrics(i)))
+            if sums := sendings[i].sums:
+                outcome.add(receivers[i], Update(sums, {}))
+            measured = metrics.setdefault(receivers[i], {})
+            for name, value in self._metrics(i).items():
+                measured[name] = measured.get(name, 0) + value
             outcome.states[order.device], report = self._after(i, order, sendings[i])
             outcome.reports.append(report)
+        for receiver, measured in metrics.items():
+            outcome.add(receiver, Update({}, measured))
         for module in at_once:
             senders: dict[str, list[int]] = {}
             for i in self._training(module, rejected):
                 if module in self.orders[i].upward:
-                    senders.setdefault(self._receiver(self.orders[i]), []).append(i)
+                    senders.setdefault(receivers[i], []).append(i)
             for receiver, some in senders.items():
                 outcome.add_rows(receiver, module, *self._rows(module, some))
 
@@ -165,6 +173,8 @@ class _Cohort:
     def _prepared(self, i: int, order: DeviceOrder, at_once: Sequence[str]) -> Sending:
         bench, state = self.bench, self.states.get(order.device, NOTHING)
         modules = [module for module in self.trained[i].modules if module not in at_once]
+        if not modules:
+            return Sending({}, frozenset(), state.residuals)
         where = (order.device, self.plan.round)
         start, left, parent = self.starts[order.device], state.residuals, bench.tree[order.device].parent or ""
         missed = missed_by(bench.config, bench.tree, order.device, order.behind, self.versions[parent])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -25,8 +25,7 @@ from .stack import Optimizer, Stack
 from .workbench import Workbench
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """What a device has learned in a round."""
 
     modules: Mapping[str, Tensors]

@@ -178,6 +178,7 @@ class Workbench:
         )
         self._modules_of: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._statistics: dict[str, dict[str, Statistics]] = {}
+        self._parts: dict[str, dict[str, Part]] = {}
 
     @cached_property
     def targets(self) -> dict[str, Tensor]:
@@ -193,14 +194,16 @@ class Workbench:
 
     def parts(self, device: str, round_number: int | None = None) -> dict[str, Part]:
         """Task -> the device's data for it; of the tasks that have begun in a round, if one is given."""
-        result = {}
-        for task in self.ownership.tasks_of(device):
-            if round_number is not None and self.config.tasks[task].begins > round_number:
-                continue
-            source = self.config.tasks[task].source
-            shard = self.dataset.splits[source].devices[device]
-            result[task] = Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)
-        return result
+        tasks = self.config.tasks
+        if device not in self._parts:
+            self._parts[device] = {task: self._part(device, task) for task in self.ownership.tasks_of(device)}
+        every = self._parts[device].items()
+        return {task: part for task, part in every if round_number is None or tasks[task].begins <= round_number}
+
+    def _part(self, device: str, task: str) -> Part:
+        source = self.config.tasks[task].source
+        shard = self.dataset.splits[source].devices[device]
+        return Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)
 
     def modules_of(self, task: str, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """`modules_of_task`, worked out once."""

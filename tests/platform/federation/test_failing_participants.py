@@ -39,7 +39,7 @@ def diverging(config: Config, *devices: str, number: int = 1) -> tuple[RoundResu
     start = runner.snapshot()
     shared = {name: torch.full_like(t, torch.nan) for name, t in runner.setup.initial["adapter/fusion"].items()}
     well = {device: start.devices.get(device, NOTHING) for device in devices}
-    spoilt = {d: replace(state, kept={**state.kept, "adapter/fusion": shared}) for d, state in well.items()}
+    spoilt = {d: state._replace(kept={**state.kept, "adapter/fusion": shared}) for d, state in well.items()}
     runner.restore(replace(start, devices={**start.devices, **spoilt}))
     try:
         return runner.round(number), runner.snapshot()

@@ -139,7 +139,7 @@ class TestEvaluate:
         states = host.train(plan, versions, {}).states
         own = states["reader-0"].kept["head/topic"]
         always = {"weight": torch.zeros_like(own["weight"]), "bias": torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0])}
-        states = {**states, "reader-0": replace(states["reader-0"], kept={"head/topic": always})}
+        states = {**states, "reader-0": states["reader-0"]._replace(kept={"head/topic": always})}
         jobs = [EvaluationJob("topic", "reader-0", (0,)), EvaluationJob("topic", "reader-1", (0,))]
         result = host.evaluate(jobs, versions, states)
         third = int((host.bench.targets["topic"][host.bench.held_out("topic")] == 2).sum())
