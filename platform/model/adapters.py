@@ -15,6 +15,7 @@ from fogtune.platform.config import Adapter
 from fogtune.platform.errors import InputError
 
 from .backbone import Backbone
+from .frozen_linear import FrozenLinear
 from .rows import RowLinear
 
 PREFIX = "base_model.model."
@@ -53,7 +54,7 @@ def attach_adapter(backbone: Backbone, config: Adapter) -> tuple[dict[str, nn.Pa
         fan_in_fan_out=not isinstance(backbone.model.get_submodule(chosen[0]), nn.Linear),  # GPT-2's Conv1D
     )
     # PEFT's own way to bring a layer of one's own; it calls it experimental, and the tests of this module watch it.
-    lora._register_custom_module({nn.Linear: FusedLora})
+    lora._register_custom_module({FrozenLinear: FusedLora})
     inject_adapter_in_model(lora, backbone.model)
     for layer in list(backbone.model.modules()):
         if isinstance(layer, LoraLayer):

@@ -22,6 +22,7 @@ from fogtune.platform.errors import InputError
 
 from .attention import use_small_products
 from .fingerprint import described_config, fingerprint
+from .frozen_linear import FrozenLinear
 from .pretrained import first_line, load_model, loading
 from .same_bits import SameBits
 from .tokens import passes
@@ -72,6 +73,10 @@ class Backbone(nn.Module):
             problem = f"{config.fusion_blocks} of {config.name!r}; allowed: 1 to {len(self._blocks)}"
             raise InputError("model.backbone.fusion_blocks", problem)
         self.first_fused = len(self._blocks) - config.fusion_blocks
+        for block in self._blocks:
+            for name, layer in list(block.named_modules()):
+                if type(layer) is nn.Linear:  # a subclass computes something else
+                    block.set_submodule(name, FrozenLinear(layer))
         for layer in (layer for block in self._blocks[: self.first_fused] for layer in block.modules()):
             if isinstance(layer, nn.Linear):  # by column: products that have no backward pass are faster so, bits equal
                 layer.weight.data = layer.weight.data.t().contiguous().t()
@@ -100,7 +105,7 @@ class Backbone(nn.Module):
         """Let the fusion blocks take products in bf16; what is trained, sums and norms stay fp32."""
         self._autocast = True
         for layer in (layer for block in self.fusion_blocks for layer in block.modules()):
-            if type(layer) is nn.Linear:  # adapters have a type of their own
+            if isinstance(layer, FrozenLinear):
                 layer.to(torch.bfloat16)
 
     def block_linears(self) -> dict[str, list[str]]:

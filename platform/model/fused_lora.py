@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from peft.tuners.lora import Linear
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
+
+from .frozen_linear import FrozenLinear
 
 
 class _LoraProduct(Function):
@@ -23,28 +24,28 @@ class _LoraProduct(Function):
     rank."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, base: FrozenLinear, a: Tensor, b: Tensor, scale: float) -> Tensor:
         weight = base.weight
         rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)  # (N, I)
         a, b = a.to(weight.dtype), b.to(weight.dtype)
         grouped = rows if a.dim() == 2 else rows.view(len(a), -1, rows.shape[-1])  # (N, I) or (G, N / G, I)
         inner = grouped @ a.mT  # (N, R) or (G, N / G, R)
-        y = F.linear(rows, weight, base.bias)  # (N, O)
+        y = base.product(rows)  # (N, O)
         _add_product(y.view(*inner.shape[:-1], y.shape[-1]), inner, b.mT, scale)
-        ctx.save_for_backward(grouped, inner, weight, a, b)
-        ctx.scale = scale
+        ctx.save_for_backward(grouped, inner, a, b)
+        ctx.base, ctx.scale = base, scale
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
-        rows, inner, weight, a, b = ctx.saved_tensors
+        rows, inner, a, b = ctx.saved_tensors
         flat = grads[0].reshape(-1, grads[0].shape[-1])  # (N, O)
         grad = flat.view(*inner.shape[:-1], flat.shape[-1])
         inner_grad = (grad @ b).mul_(ctx.scale)  # (N, R) or (G, N / G, R)
         x_grad = None
         if ctx.needs_input_grad[0]:
-            x_grad = flat @ weight
+            x_grad = ctx.base.product_back(flat)
             _add_product(x_grad.view_as(rows), inner_grad, a, 1.0)
             x_grad = x_grad.view(*grads[0].shape[:-1], a.shape[-1])
         return x_grad, None, inner_grad.mT @ rows, (grad.mT @ inner).mul_(ctx.scale), None

@@ -7,16 +7,18 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
+from fogtune.platform.model.frozen_linear import FrozenLinear
 from fogtune.platform.model.fused_lora import FusedLora
 
 
 def adapted(fused: bool, bias: bool = True) -> nn.Module:
     """A linear layer 24 -> 40 with an adapter that is some way from its start."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(24, 40, bias=bias))
+    linear = nn.Linear(24, 40, bias=bias)
+    model = nn.Sequential(FrozenLinear(linear) if fused else linear)
     config = LoraConfig(r=4, lora_alpha=12, target_modules=["0"])
     if fused:
-        config._register_custom_module({nn.Linear: FusedLora})
+        config._register_custom_module({FrozenLinear: FusedLora})
     inject_adapter_in_model(config, model)
     torch.manual_seed(1)
     for parameter in model.parameters():

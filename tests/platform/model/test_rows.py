@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fogtune.platform.config import Experts
 from fogtune.platform.model.experts import Expert, MixtureLayer
+from fogtune.platform.model.frozen_linear import FrozenLinear
 from fogtune.platform.model.fused_lora import FusedLora
 from fogtune.platform.model.pooling import BilinearPooling
 from fogtune.platform.model.prompts import Prompt
@@ -116,10 +117,10 @@ def test_every_row_learns_its_own() -> None:
 
 
 def adapted(fused: bool) -> nn.Module:
-    model = nn.Sequential(nn.Linear(24, 40))
+    model = nn.Sequential(FrozenLinear(nn.Linear(24, 40)))
     config = LoraConfig(r=4, lora_alpha=12, target_modules=["0"])
     if fused:
-        config._register_custom_module({nn.Linear: FusedLora})
+        config._register_custom_module({FrozenLinear: FusedLora})
     inject_adapter_in_model(config, model)
     return model
 
