@@ -35,7 +35,8 @@ SCALE = tuple(name for name in WORKS if name.startswith("scale"))
 TABLES = (*(name for name in WORKS if name not in SCALE), "scale", "default")
 LOOK_S, SELDOM_S = 0.1, 2.0
 """Between looks at memory: in the first turn, and in the others, only against its bound."""
-ROUNDS_WATCHED = 2
+ROUNDS_WATCHED = 4
+"""At most, in the first turn: what comes and goes in Ray's store has found its places by then."""
 Entry = tuple[str, str]
 """Work and side."""
 

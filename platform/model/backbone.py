@@ -73,13 +73,13 @@ class Backbone(nn.Module):
             problem = f"{config.fusion_blocks} of {config.name!r}; allowed: 1 to {len(self._blocks)}"
             raise InputError("model.backbone.fusion_blocks", problem)
         self.first_fused = len(self._blocks) - config.fusion_blocks
-        for block in self._blocks:
-            for name, layer in list(block.named_modules()):
-                if type(layer) is nn.Linear:  # a subclass computes something else
-                    block.set_submodule(name, FrozenLinear(layer))
         for layer in (layer for block in self._blocks[: self.first_fused] for layer in block.modules()):
             if isinstance(layer, nn.Linear):  # by column: products that have no backward pass are faster so, bits equal
                 layer.weight.data = layer.weight.data.t().contiguous().t()
+        for block in self._blocks[self.first_fused :]:
+            for name, layer in list(block.named_modules()):
+                if type(layer) is nn.Linear:  # a subclass computes something else
+                    block.set_submodule(name, FrozenLinear(layer))
         self.width: int = self.model.config.hidden_size
         self._embedding_width: int = self.model.get_input_embeddings().weight.shape[1]
         self._layer_types: list[str] | None = getattr(self.model.config, "layer_types", None)
