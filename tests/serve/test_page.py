@@ -382,7 +382,9 @@ def test_every_control_has_a_name(page: Page) -> None:
 
 
 def test_versions_are_told(page: Page) -> None:
-    shown = page.get_by_role("list", name="Versions").get_by_role("listitem").all_inner_texts()
+    items = page.get_by_role("list", name="Versions").get_by_role("listitem")
+    expect(items).to_have_count(3)  # they come after the page
+    shown = items.all_inner_texts()
     assert shown[:2] == ["v1 stable", "v0 ready"]
     assert re.fullmatch(r"v2 refused .*vqa.safetensors: the file does not match the sha256 in manifest.json", shown[2])
 

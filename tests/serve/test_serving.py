@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from fogtune.pipelines.serving import serving
@@ -207,15 +209,12 @@ def test_pin_canary_and_roll_back(url: str, expected: dict[tuple[int, str, str],
 
 
 def replica_pids(deployment: str) -> list[int]:
-    """Of this machine's processes, by the names that Ray gives them."""
+    """Of the Ray that this process has started, by the names that it gives processes; another may serve the same."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (process / "cmdline").read_bytes()
-        except OSError:  # it has ended meanwhile
-            continue
-        if name.startswith(f"ray::ServeReplica:fogtune:{deployment}".encode()):
-            found.append(int(process.name))
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if " ".join(process.cmdline()).startswith(f"ray::ServeReplica:fogtune:{deployment}"):
+                found.append(process.pid)
     return found
 
 
