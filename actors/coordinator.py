@@ -47,6 +47,7 @@ from fogtune.platform.topology_build import build_tree
 
 from .answers import ActorDied, TimedOut, get
 from .assignment import Assignment
+from .columns import ByColumn
 from .host_pool import Call, HostPool, devices_of
 from .hosts import Training
 from .logs import log_as_actor
@@ -240,7 +241,7 @@ class CoordinatorActor:
             layout, parts = self._nodes.parts_of(dict.fromkeys(parents.values()))
             slots = self._nodes.addresses(dict.fromkeys(order.receiver(parents[order.device]) for order in orders))
             instead = {receiver: node for some in slots.values() for receiver, node in some.items()}
-            mine = HostPlan(plan.round, plan.personal, tuple(groups[number] for number in numbers), instead)
+            mine = HostPlan(plan.round, plan.personal, tuple(ByColumn(groups[number]) for number in numbers), instead)
             adding = [tuple(dict.fromkeys(some.values())) for some in slots.values()]
             whose, states = self._remembered(parents)
             sources = (source[-1] for order in orders for source in order.sources.values())

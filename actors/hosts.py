@@ -19,6 +19,7 @@ from fogtune.platform.federation.handing_on import HandedOn, Holders
 from fogtune.platform.federation.host import DeviceHost
 from fogtune.platform.federation.messages import DeviceOrder, EvaluationJob, HostPlan, Setup
 
+from .columns import ByColumn
 from .logs import log_as_actor
 from .parts import Layout, Part, assembled
 from .wire import share_tensors
@@ -122,7 +123,7 @@ class HostActor:
         failed = sum(report.error is not None for report in reply.reports)
         log.info("%d devices trained, %d failed", len(reply.reports), failed, extra={"round": asked.plan.round})
         remembered = {device: state for device, state in reply.states.items() if state != NOTHING}
-        return ((reply.reports, frozenset(remembered), reply.spent), remembered, *bundles)
+        return ((ByColumn(reply.reports), frozenset(remembered), reply.spent), remembered, *bundles)
 
     @ray.method
     def begin(self, orders: tuple[DeviceOrder, ...], layout: Layout, parts: int, whose: Whose, *given: Any) -> Any:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from fogtune.platform.aggregation import unfixed
 from fogtune.platform.model.heads import HEADS
-from fogtune.platform.network.actions import Action, Cost, Script, spent
+from fogtune.platform.network.actions import Action, Cost, spent
 from fogtune.platform.run.record import LINKS, RoundRecord
 from fogtune.platform.run.rows import LedgerRows, RowsWriter
 
@@ -30,11 +30,8 @@ _COMPUTATION = {"*": 0}
 class Booked:
     """What a round cost."""
 
-    round: int
-    script: Callable[[], Script]
-    """Gives what has happened in it."""
-    taken: Sequence[Cost]
-    """Of each of the script's actions; empty without a network."""
+    write: Callable[[], LedgerRows]
+    """Makes its ledger rows."""
     ready_s: dict[str, float]
     """Node that took part -> virtual time at which it can begin the next round; empty without a network."""
     virtual_time_s: float | None
@@ -47,7 +44,7 @@ class Booked:
     def rows(self) -> LedgerRows:
         """Made when somebody asks: there are tens of thousands in a large round, and nothing in the next one follows
         from them."""
-        return _rows(self.round, self.script().actions, self.taken)
+        return self.write()
 
 
 class Accountant:
@@ -78,15 +75,16 @@ class Accountant:
         sent |= {report.device: report.sent for report in reports if report.error is None}
         sent |= {order.device: order.upward for order in plan.late}
         moves = Moves(sent, upward, adopted, cooperation, plan.beginning)
-        write = partial(costs.script, plan.round, (*plan.orders, *plan.late), moves, plan.first, state.trained)
+        orders = (*plan.orders, *plan.late)
         if costs.network is None:
-            return Booked(plan.round, write, (), {}, None, None, {})
-        script = write()
+            return Booked(partial(costs.rows, plan.round, orders, moves, plan.first), {}, None, None, {})
+        script = costs.script(plan.round, orders, moves, plan.first, state.trained)
         taken, ready_s = costs.play(plan.round, script, state.ready_s)
         moved_s = latest_s(plan, ready_s, state.latest_s) - state.latest_s
         joules = spent(script, taken)
         of_devices = {node: some for node, some in joules.items() if self._coordinator.tree.is_device(node)}
-        return Booked(plan.round, lambda: script, taken, ready_s, moved_s, sum(joules.values()), of_devices)
+        write = partial(_rows, plan.round, script.actions, taken)
+        return Booked(write, ready_s, moved_s, sum(joules.values()), of_devices)
 
     def record(
         self,
@@ -158,12 +156,12 @@ class Accountant:
 def _rows(round_number: int, actions: Sequence[Action], taken: Sequence[Cost]) -> LedgerRows:
     """A computation is one row, and so is a module that goes to one receiver."""
     writer = RowsWriter(round_number)
-    for i, action in enumerate(actions):
-        if taken and action.until_s <= taken[i].start_s:
+    for action, cost in zip(actions, taken, strict=True):
+        if action.until_s <= cost.start_s:
             continue  # it was broken off before it began
         modules = action.modules or _COMPUTATION
-        costs = _shares(action, modules, taken[i]) if taken else None
-        writer.add(action.kind, action.source, action.targets, modules, action.hops, action.lost, costs)
+        sources, costs = (action.source,) * len(action.targets), _shares(action, modules, cost)
+        writer.add(action.kind, sources, action.targets, modules, action.hops, action.lost, costs)
     return writer.rows()
 
 

@@ -15,12 +15,14 @@ from fogtune.platform.learning.batches import window
 from fogtune.platform.network.actions import Cost, Script
 from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.ownership import Ownership
+from fogtune.platform.run.rows import LedgerRows
 from fogtune.platform.topology import Tree
 
 from .messages import DeviceOrder, Setup, Workload
 from .script import Moves, ScriptWriter
 from .sizes import message_bytes
 from .transfers import Retries, Sizes
+from .unpriced import unpriced_rows
 
 
 class RoundCosts:
@@ -28,12 +30,11 @@ class RoundCosts:
 
     def __init__(self, config: Config, tree: Tree, ownership: Ownership, setup: Setup) -> None:
         self.network = NetworkModel(config, config.network, tree) if config.network else None
+        self._tree = tree
         self._workloads = setup.workloads
         self._ownership = ownership
         version = {module: message_bytes(tensors) for module, tensors in setup.initial.items()}
         total = {module: message_bytes(tensors, torch.int64) for module, tensors in setup.initial.items()}
-        parents = {device: tree[device].parent or "" for device in tree.devices}
-        access = self.network.sites.access if self.network else parents
         update = dict(version)
         for module, tensors in setup.initial.items():
             if transforms := ownership.compression(module):
@@ -44,7 +45,12 @@ class RoundCosts:
         change = {m: total[m] if down and of_sums(ownership.compression(m)) else version[m] for m in version}
         adds_up = not isinstance(config.federation.rule, Median | TrimmedMean)
         self._sizes = Sizes(version, update, total, change, adds_up)
-        self._writer = ScriptWriter(tree, access, self._sizes)
+
+    def rows(
+        self, round_number: int, orders: Sequence[DeviceOrder], moves: Moves, first: Mapping[str, Sequence[str]]
+    ) -> LedgerRows:
+        """The ledger rows of a round without a network; arguments as for `script`."""
+        return unpriced_rows(round_number, self._tree, self._sizes, orders, moves, first)
 
     def script(
         self,
@@ -54,7 +60,7 @@ class RoundCosts:
         first: Mapping[str, Sequence[str]],
         trained: Mapping[str, Mapping[str, int]],
     ) -> Script:
-        """The script of a round.
+        """The script of a round, over the network.
 
         Args:
             round_number: keys the draws, and says which samples are trained on.
@@ -63,12 +69,12 @@ class RoundCosts:
             first: node -> modules that come down to it before anything else.
             trained: device -> task -> rounds in which it has trained it before; 0 where absent.
         """
-        if self.network is None:
-            return self._writer.write(orders, moves, first, {}, None)
         network = self.network
+        assert network is not None  # who asks knows
+        writer = ScriptWriter(self._tree, network.sites.access, self._sizes)
         flops = {o.device: self.flops(o.device, round_number, trained.get(o.device, {})) for o in orders}
         retries = Retries(lambda action: network.attempts(round_number, action), network.network.radio.attempts)
-        return self._writer.write(orders, moves, first, flops, retries if network.network.radio.loss else None)
+        return writer.write(orders, moves, first, flops, retries if network.network.radio.loss else None)
 
     def play(
         self, round_number: int, script: Script, ready_s: Mapping[str, float]

@@ -1,7 +1,7 @@
 """The ledger rows of a round, by column: a cohort of thousands moves tens of thousands of modules a round.
 
-They are written a transfer at a time, a *leg* a receiver: what is the same for all of a leg's modules is kept once,
-until the columns are made.
+They are written a transfer at a time, or many that are alike at once. A transfer has a *leg* a receiver: what is the
+same for all of a leg's modules is kept once, until the columns are made.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LedgerRows(Sequence[LedgerRow]):
                 math.nan if value is None else value for value in (row.start_s, row.seconds, row.joules)
             )
             cost = [(start_s, seconds, joules)]
-            writer.add(row.kind, row.source, (row.target,), {row.module: row.bytes}, row.hops, row.lost, cost)
+            writer.add(row.kind, (row.source,), (row.target,), {row.module: row.bytes}, row.hops, row.lost, cost)
         return writer.rows()
 
     def __len__(self) -> int:
@@ -99,10 +99,11 @@ class RowsWriter:
         self._round = round_number
         self._nodes = _Index()
         self._modules = _Index()
-        self._legs: list[tuple[int, int, int, bool, int]] = []
-        """Of each leg kind, source, hops, lost, and number of rows."""
-        self._targets: list[int] = []
+        self._lots: list[tuple[int, int, bool, int, int]] = []
+        """Of legs that are alike kind, hops, lost, rows of each, and how many legs they are."""
+        self._sources: list[int] = []
         """Of each leg."""
+        self._targets: list[int] = []
         self._module: list[int] = []
         self._bytes: list[int] = []
         self._costs: list[Cost] = []
@@ -110,27 +111,27 @@ class RowsWriter:
     def add(
         self,
         kind: Kind,
-        source: str,
+        sources: Sequence[str],
         targets: Sequence[str],
         modules: Mapping[str, int],
-        hops: int,
-        lost: bool,
-        costs: Iterable[Cost] | None,
+        hops: int = 1,
+        lost: bool = False,
+        costs: Iterable[Cost] | None = None,
     ) -> None:
-        """A row a target and module.
+        """A row a leg and module.
 
         Args:
             kind: of link, or `compute`.
-            source: who sends, or computes.
-            targets: who receives.
-            modules: module -> bytes.
+            sources: of each leg, who sends, or computes.
+            targets: of each leg, who receives.
+            modules: module -> bytes, the same on every leg.
             hops: of the whole way.
             lost: whether nothing arrives.
-            costs: of each row, target by target; null for none, then of all rows.
+            costs: of each row, leg by leg; null for none, then of all rows.
         """
         legs, found = len(targets), list(map(self._modules.__getitem__, modules))
-        leg = (_NUMBER[kind], self._nodes[source], hops, lost, len(found))
-        self._legs += [leg] * legs
+        self._lots.append((_NUMBER[kind], hops, lost, len(found), legs))
+        self._sources += map(self._nodes.__getitem__, sources)
         self._targets += map(self._nodes.__getitem__, targets)
         self._module += found * legs
         self._bytes += [*modules.values()] * legs
@@ -139,17 +140,18 @@ class RowsWriter:
 
     def rows(self) -> LedgerRows:
         """What was written."""
-        kind, source, hops, lost, counts = np.array(self._legs, np.int64).reshape(-1, 5).T
+        kind, hops, lost, count, legs = np.array(self._lots, np.int64).reshape(-1, 5).T
         costs = np.array(self._costs, np.float64) if self._costs else np.full((len(self._module), 3), np.nan)
+        of_lot, of_leg = count * legs, np.repeat(count, legs)
         columns: dict[str, npt.NDArray[Any]] = {
-            "kind": np.repeat(kind.astype(np.int8), counts),
-            "source": np.repeat(source.astype(np.int32), counts),
-            "target": np.repeat(np.array(self._targets, np.int32), counts),
+            "kind": np.repeat(kind.astype(np.int8), of_lot),
+            "source": np.repeat(np.array(self._sources, np.int32), of_leg),
+            "target": np.repeat(np.array(self._targets, np.int32), of_leg),
             "module": np.array(self._module, np.int32),
             "bytes": np.array(self._bytes, np.int64),
-            "hops": np.repeat(hops.astype(np.int16), counts),
+            "hops": np.repeat(hops.astype(np.int16), of_lot),
             **{name: costs[:, i] for i, name in enumerate(COSTS)},
-            "lost": np.repeat(lost.astype(np.bool_), counts),
+            "lost": np.repeat(lost.astype(np.bool_), of_lot),
         }
         return LedgerRows(self._round, tuple(self._nodes), tuple(self._modules), columns)
 

@@ -59,8 +59,8 @@ def test_sums_are_those_of_the_rows_one_by_one(some: list[LedgerRow]) -> None:
 def test_a_transfer_is_a_row_a_receiver_and_module() -> None:
     writer = RowsWriter(2)
     shares = [(float(i), 0.5, math.nan) for i in range(4)]
-    writer.add("downlink", "fog-0", ("a", "b"), {"head/x": 3, "head/y": 5}, 1, False, shares)
-    writer.add("compute", "a", ("a",), {"*": 0}, 1, False, [(9.0, 1.0, 2.0)])
+    writer.add("downlink", ("fog-0", "fog-0"), ("a", "b"), {"head/x": 3, "head/y": 5}, costs=shares)
+    writer.add("compute", ("a",), ("a",), {"*": 0}, costs=[(9.0, 1.0, 2.0)])
     assert [(r.kind, r.source, r.target, r.module, r.bytes, r.start_s, r.joules) for r in writer.rows()] == [
         ("downlink", "fog-0", "a", "head/x", 3, 0.0, None),
         ("downlink", "fog-0", "a", "head/y", 5, 1.0, None),
