@@ -114,6 +114,7 @@ class CoordinatorActor:
         setup = self._hosts.load()
         self._nodes = Nodes(config, self._namespace, tree, own(config, tree), setup.initial)
         self._setup = replace(setup, initial=self._nodes.initial)
+        self._hosts.share(self._nodes.version_0)
         gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
         self._coordinator = Coordinator(config, self._setup)
         self._accountant = Accountant(self._coordinator)

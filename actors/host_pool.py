@@ -84,6 +84,8 @@ class HostPool:
         self._loading: dict[str, Any] = {}
         """Hosts that were started again -> reference to the end of loading."""
         self._labels: Mapping[str, tuple[str, ...]] = {}
+        self._initial: Any = None
+        """Version 0, or a reference to it."""
 
     def load(self) -> Setup:
         """Wait until all have loaded model and data, first those that see all labels. Raises InputError, RunFailed."""
@@ -92,6 +94,11 @@ class HostPool:
         self._labels = setup.labels
         self._load(self._actors.keys() - self.evaluating.keys(), self._labels)
         return setup
+
+    def share(self, initial: Any) -> None:
+        """Have all hosts read version 0 where it lies, by reference; those that are started again as well."""
+        self._initial = initial
+        get_from(self.machine, [actor.share.remote(initial) for actor in self._actors.values()], 0)
 
     def _load(self, names: Collection[str], *labels: Mapping[str, tuple[str, ...]]) -> None:
         loading = [self._actors[name].load.remote(*labels) for name in names]
@@ -193,7 +200,7 @@ class HostPool:
         # Without a claim: its share of processors may have gone with its machine, and it would wait for ever.
         self._actors[name] = self._start(name, 0)
         self._lives[name] += 1
-        self._loading[name] = self._actors[name].load.remote(self._labels)
+        self._loading[name] = self._actors[name].load.remote(self._labels, self._initial)
 
     def _patience_s(self, calls: Iterable[Call]) -> float | None:
         """Until the first of some calls is overdue; null for ever."""

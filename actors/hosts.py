@@ -72,11 +72,12 @@ class HostActor:
         return self._name if self._devices == 1 else f"{self._name} ({self._devices} devices)"
 
     @ray.method
-    def load(self, labels: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def load(self, labels: Mapping[str, tuple[str, ...]] | None = None, initial: Part | None = None) -> None:
         """Load model and data; of devices' own folders those that lie on its machine.
 
         Args:
             labels: task -> label names, for who does not see all that there are.
+            initial: version 0, if it lies anywhere yet.
 
         Raises:
             InputError: they cannot be used as configured.
@@ -84,7 +85,14 @@ class HostActor:
         # One thread a host: hosts are as many as processors, and float sums may depend on the number of threads.
         torch.set_num_threads(1)
         self._host = DeviceHost(self._config, self._machine, labels)
+        if initial is not None:
+            self._share(initial)
         gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
+
+    @ray.method
+    def share(self, initial: Part) -> None:
+        """Have version 0 in the memory that the hosts of a machine share."""
+        self._share(initial)
 
     @ray.method
     def setup(self) -> Setup:
@@ -162,6 +170,10 @@ class HostActor:
         """Exact metric sums of the jobs; given are the parts of nodes' versions, then states of variants."""
         parts = len(given) - len(whose)
         return self._host.evaluate(jobs, assembled(layout, given[:parts]), _of(whose, given[parts:]))
+
+    def _share(self, initial: Part) -> None:
+        (modules,) = initial.values()
+        self._host.share(modules)
 
 
 def _of(whose: Whose, states: Sequence[States]) -> States:

@@ -28,6 +28,8 @@ def join(address: str | None, namespace: str, on_stage: Callable[[str], None]) -
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's workers yield to every other process by default, and would hardly run beside one that computes.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Where a round's sums are freed a second late, as by default, the store holds those of two rounds.
+    os.environ.setdefault("RAY_free_objects_period_milliseconds", "50")
     if address is not None and "RAY_AUTH_MODE" not in os.environ and _has_token():
         # Ray itself looks for it only where it finds the cluster by itself, and else tries without, in vain.
         os.environ["RAY_AUTH_MODE"] = "token"

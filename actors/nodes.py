@@ -83,6 +83,11 @@ class Nodes:
             if any(self._makers.held(node) for node in nodes):
                 self._actor(name)
 
+    @property
+    def version_0(self) -> Any:
+        """Of all modules: what lies at the start, or a reference to it."""
+        return self._refs[START]
+
     def begin(self, plan: RoundPlan) -> None:
         """Nodes forget what they may have of a round that failed, and are given what they lack."""
         self._number, self._arrived = plan.round, Update.empty()

@@ -10,16 +10,17 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-
-import networkx as nx  # type: ignore[import-untyped]
+from typing import TYPE_CHECKING
 
 from fogtune.platform.aggregation import Tensors
 from fogtune.platform.modules import is_statistics
-from fogtune.platform.network.gossip import mix, neighbourhoods
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.topology import DEVICE
 
 from .messages import DeviceReport
+
+if TYPE_CHECKING:  # what knows graphs is loaded where neighbours do average
+    import networkx as nx  # type: ignore[import-untyped]
 
 Values = Mapping[tuple[str, str], Tensors]
 """(module, device) -> the device's version."""
@@ -38,6 +39,8 @@ class Cooperation:
     @cached_property
     def graph(self) -> nx.Graph:
         """The links."""
+        import networkx as nx
+
         return nx.Graph(self.links)
 
     @cached_property
@@ -79,6 +82,8 @@ def cooperation(
     """The cooperation of a round whose devices have trained."""
     if not steps or not links:
         return Cooperation()
+    from fogtune.platform.network.gossip import neighbourhoods
+
     kept: dict[str, list[str]] = {}
     for report in reports:
         for module in report.kept:
@@ -99,6 +104,8 @@ def average(
         What these devices then have; and (module, first member) -> disagreement of the groups whose first member is one
         of them.
     """
+    from fogtune.platform.network.gossip import mix
+
     mixed: dict[tuple[str, str], Tensors] = {}
     told: dict[tuple[str, str], Disagreement] = {}
     for module, members in found.groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,7 +14,6 @@ from fogtune.platform.aggregation.requantise import of_sums
 from fogtune.platform.config import Config, Median, TrimmedMean
 from fogtune.platform.learning.batches import window
 from fogtune.platform.network.actions import Cost, Script
-from fogtune.platform.network.model import NetworkModel
 from fogtune.platform.ownership import Ownership
 from fogtune.platform.run.rows import LedgerRows
 from fogtune.platform.topology import Tree
@@ -24,12 +24,15 @@ from .sizes import message_bytes
 from .transfers import Retries, Sizes
 from .unpriced import unpriced_rows
 
+if TYPE_CHECKING:
+    from fogtune.platform.network.model import NetworkModel
+
 
 class RoundCosts:
     """Writes the scripts of rounds and tells what they take. Keeps nothing from round to round."""
 
     def __init__(self, config: Config, tree: Tree, ownership: Ownership, setup: Setup) -> None:
-        self.network = NetworkModel(config, config.network, tree) if config.network else None
+        self.network = _network(config, tree)
         self._tree = tree
         self._workloads = setup.workloads
         self._ownership = ownership
@@ -136,6 +139,14 @@ class RoundCosts:
         first comes.
         """
         return sum(_flops(load, round_number, trained.get(load.task, 0)) for load in self._workloads[device])
+
+
+def _network(config: Config, tree: Tree) -> NetworkModel | None:
+    if config.network is None:
+        return None
+    from fogtune.platform.network.model import NetworkModel  # and with it what knows graphs
+
+    return NetworkModel(config, config.network, tree)
 
 
 def _flops(load: Workload, round_number: int, trained: int) -> float:

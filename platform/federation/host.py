@@ -43,6 +43,11 @@ class DeviceHost:
         self._initial = {m: {n: t.detach().cpu() for n, t in tensors.items()} for m, tensors in own.items()}
         """Version 0: the model's own tensors, which stay as they are."""
 
+    def share(self, initial: Mapping[str, Tensors]) -> None:
+        """Have version 0 where others have it, too: once a machine instead of once a process."""
+        self._initial = {m: {name: initial[m][name] for name in tensors} for m, tensors in self._initial.items()}
+        self.bench.model.share(self._initial)
+
     def setup(self) -> Setup:
         """What the coordinator needs to know before round 1."""
         bench = self.bench

@@ -18,7 +18,6 @@ from fogtune.platform.wording import some
 
 from .cooperation import Cooperation, cooperation
 from .costs import RoundCosts
-from .decisions import Devices, decide
 from .holdings import Fetching, Holdings
 from .messages import Decision, DeviceOrder, DeviceReport, RoundPlan, Setup
 from .sampling import Sampling
@@ -58,6 +57,8 @@ class Planner:
         network = self._costs.network
         if network is None:
             return plan
+        from .decisions import Devices, decide  # and with it what knows graphs
+
         d2d = network.network.d2d
         # Devices that do not take part matter only where they may help those that do.
         awake = [order.device for order in orders] if d2d is None else self._sampling.present(round_number)

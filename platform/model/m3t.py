@@ -132,6 +132,14 @@ class M3TModel(nn.Module):
         """A copy of a module's tensors, on the processor."""
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors_of[module].items()}
 
+    def share(self, values: Mapping[str, Tensors]) -> None:
+        """Have the model's own tensors, where they are on the processor, in the memory of others with the same values:
+        nobody writes to them."""
+        for module, tensors in self.tensors_of.items():
+            for name, tensor in tensors.items():
+                if tensor.device.type == "cpu":
+                    tensor.data = values[module][name]
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""

@@ -70,6 +70,17 @@ class TestTrain:
         assert together.keys() == apart.keys()
         assert all(same(together[node], apart[node]) for node in together)
 
+    def test_version_0_lies_where_others_have_it_too(self, tiny: MakeConfig) -> None:
+        host, plan, versions = start(tiny())
+        before = host.train(plan, versions, {}).updates
+        initial = {m: {n: t.clone() for n, t in tensors.items()} for m, tensors in host.setup().initial.items()}
+        host.share(initial)
+        for own in (host.bench.model.tensors_of, host.setup().initial):
+            assert own.keys() == initial.keys()
+            assert all(own[m][n].data_ptr() == t.data_ptr() for m, named in initial.items() for n, t in named.items())
+        after = host.train(plan, versions, {}).updates
+        assert all(same(before[node], after[node]) for node in before)
+
     def test_a_device_that_diverges_is_a_failure_of_its_own(self, tiny: MakeConfig) -> None:
         host, plan, versions = start(tiny())
         whole = host.train(plan, versions, {})
