@@ -1,8 +1,8 @@
 """Local training: what devices do with their data in a round, one alone or several together.
 
 Devices that train together go through the frozen weights in one pass, each with its own adapters, prompts, experts and
-heads (platform/model/rows.py), and through one optimizer (stack.py). What becomes of one is what becomes of it alone,
-but for rounding.
+heads (platform/model/rows.py), and through one optimizer (optimizer.py). What becomes of one is what becomes of it
+alone, but for rounding.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from fogtune.platform.config import Config
 from fogtune.platform.modules import is_statistics
 
 from .correction import Correction
+from .optimizer import Optimizer
 from .passes import Passes
 from .pupil import Member, Pupil
-from .stack import Optimizer, Stack
+from .stack import Stack
 from .workbench import Workbench
 
 

@@ -1,20 +1,17 @@
 """Devices that train together: what they train, side by side, so that one pass and one optimizer serve them all.
 
-To train, a module is one matrix of a row a device, which its tensors are views of; so are their gradients. The
-optimizer is torch's own, over the matrices where all devices take every step with all that they have, else over their
-rows, of which those that a step has not used are left out, as torch leaves out what has no gradient.
+To train, a module is one matrix of a row a device, which its tensors are views of; so are their gradients.
 Legend: V devices, n values of a module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fogtune.platform.aggregation.sums import Rows, Tensors
-from fogtune.platform.config import Local
 
 Shapes = Mapping[str, Mapping[str, torch.Size]]
 """Module -> name of a trained tensor -> its shape."""
@@ -90,35 +87,6 @@ class Stack:
     def _leaves(self, module: str) -> dict[str, Tensor]:
         values = self.values[module][0] if self.count == 1 else self.values[module]
         return {name: leaf.requires_grad_() for name, leaf in split(values, self.shapes[module]).items()}
-
-
-class Optimizer:
-    """Steps of all devices of a stack, each with its own rate."""
-
-    def __init__(self, stack: Stack, local: Local, together: bool) -> None:
-        """Make torch's optimizer.
-
-        Args:
-            stack: what to train, ready for it.
-            local: which optimizer.
-            together: whether all devices take every step at one rate, with every module.
-        """
-        self._together = together
-        lots = [slice(None)] if together else list(range(stack.count))
-        self._grads = [{m: grads[lot] for m, grads in stack.grads.items()} for lot in lots]
-        self._parameters = [{m: nn.Parameter(values[lot]) for m, values in stack.values.items()} for lot in lots]
-        groups = [{"params": list(parameters.values())} for parameters in self._parameters]
-        kind = torch.optim.AdamW if local.optimizer == "adamw" else torch.optim.SGD
-        self._optimizer = kind(groups, local.learning_rate, weight_decay=local.weight_decay, fused=True)
-
-    def step(self, rates: Mapping[int, float], used: Mapping[int, Collection[str]]) -> None:
-        """Take a step: device -> its rate, and the modules that its loss came through; of those that take one."""
-        for v, group in enumerate(self._optimizer.param_groups):
-            group["lr"] = rates.get(v, 0.0)
-            for module, parameter in self._parameters[v].items():
-                active = self._together or module in used.get(v, ())
-                parameter.grad = self._grads[v][module] if active else None
-        self._optimizer.step()
 
 
 def split(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Tensors:

@@ -1,8 +1,8 @@
-"""Attention of a Hugging Face model by torch's kernel, and by torch's own library of products where another is chosen.
+"""Attention of a Hugging Face model by torch's kernel for processors, in fp32 and by torch's own library of products.
 
-The kernel for processors takes many small products, for each of which oneDNN (matmul.py) has to be called: attention
-takes up to eight times as long with it, and longer in bf16 than in fp32. A model looks its way of attention up by name,
-in transformers' table.
+The kernel takes many small products. Where those are oneDNN's (matmul.py), for each of which it has to be called,
+attention takes up to eight times as long; in bf16 twice as long as in fp32, and its backward pass twenty times on
+processors with matrix units (AMX). A model looks its way of attention up by name, in transformers' table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def attention(
     """What transformers' `sdpa_attention_forward` computes; query, key and value are (B, heads, T, width of a head)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if query.device.type != "cpu" or chosen() == "default":
+    if query.device.type != "cpu" or (chosen() == "default" and query.dtype == torch.float32):
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0], None
     scores = mask.float() if mask is not None and mask.is_floating_point() else mask
     given = (query.float(), key.float(), value.float())

@@ -72,6 +72,13 @@ def onednn_is_exact() -> bool:
     return float(error.norm()) < 1e-5 * 64  # a norm of 64 in all: bf16 would be off by 3e-3 of it
 
 
+@cache
+def computes_bf16() -> bool:
+    """Whether products in bf16 are oneDNN's here, whatever is chosen for those in fp32."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _set(precision: str) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from fogtune.platform.config import Config
 from fogtune.platform.federation import host, training
 from fogtune.platform.federation.local_runner import LocalRunner
-from fogtune.platform.learning import workbench
+from fogtune.platform.learning import optimizer, workbench
 from fogtune.platform.learning.evaluation import evaluate
 from fogtune.platform.run import RoundRecord
 
@@ -89,16 +89,13 @@ def computed(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map_only(torch.Tensor, lambda t: changed[id(t)] if id(t) in changed else Away(t), result)
 
 
-def unfused(kind: type[torch.optim.Optimizer], *arguments: Any, fused: bool, **options: Any) -> torch.optim.Optimizer:
-    return kind(*arguments, **options, foreach=False)  # type: ignore[call-arg]
-
-
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     # What is not for any device, but for GPUs.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    for kind in (torch.optim.AdamW, torch.optim.SGD):
-        monkeypatch.setattr(torch.optim, kind.__name__, partial(unfused, kind))
+    for name in ("_adamw", "_sgd"):
+        step = getattr(optimizer, name)
+        monkeypatch.setattr(optimizer, name, partial(step, fused=False, foreach=False))
     for user in (host, training):  # the stand-in's tensors cannot be made in inference mode
         monkeypatch.setattr(user, "evaluate", torch.no_grad()(evaluate.__wrapped__))  # type: ignore[attr-defined]
     monkeypatch.setattr(workbench, "choose", lambda gpus: ELSEWHERE if gpus else torch.device("cpu"))

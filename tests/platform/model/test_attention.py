@@ -54,10 +54,10 @@ def test_it_is_what_the_model_computes_itself(config: PretrainedConfig, library:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not onednn_is_exact(), reason="oneDNN is not exact here")
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_are_those_of_torchs_own_library_forward_and_backward(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_products_are_those_of_torchs_own_library_and_in_fp32_forward_and_backward(
+    library: Literal["default", "onednn"], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers.integrations import sdpa_attention
 
@@ -81,10 +81,10 @@ def test_products_are_those_of_torchs_own_library_forward_and_backward(
 
     monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", _spied)
     query = torch.randn(2, 2, 3, 4, dtype=dtype, requires_grad=True)
-    with using("onednn"):
+    with using(library):
         result, _ = attention.attention(torch.nn.Identity(), query, query.detach(), query.detach(), None)
         result.sum().backward()  # type: ignore[no-untyped-call]
-        assert chosen() == "onednn"
+        assert chosen() == library
     assert seen == [("default", torch.float32)] * 2
     assert result.dtype == dtype
 

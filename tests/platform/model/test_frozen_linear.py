@@ -59,13 +59,19 @@ def test_bits_are_those_of_torch(library: Literal["default", "onednn"], rows: in
 
 @pytest.mark.parametrize("library", ["default", ONEDNN])
 @pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
-def test_autocast_gives_the_bits_that_it_gives_torch(library: Literal["default", "onednn"], kept: torch.dtype) -> None:
+def test_autocast_gives_what_it_gives_torch(library: Literal["default", "onednn"], kept: torch.dtype) -> None:
     theirs, ours = (layer.to(kept) for layer in layers(384, 512, True))
     x, upstream = torch.randn(2, 40, 384), torch.randn(2, 40, 512, dtype=torch.bfloat16)
     with using(library), torch.autocast("cpu", torch.bfloat16):
         expected, found = (with_gradient(layer, x, upstream) for layer in (theirs, ours))
     assert [tensor.dtype for tensor in found] == [torch.bfloat16, torch.float32]
-    assert all(map(torch.equal, expected, found))
+    if kept == torch.float32:  # there is no layout of it that bf16 products could use
+        assert all(map(torch.equal, expected, found))
+    # Matrix units (AMX) add up in another order where the weight lies as they read it: neither is the nearer one.
+    weight, bias = (tensor.bfloat16().double() for tensor in (theirs.weight, theirs.bias))
+    true = F.linear(x.bfloat16().double(), weight, bias), upstream.double() @ weight
+    for ours_, theirs_, truth in zip(found, expected, true, strict=True):
+        assert (ours_ - truth).norm() < 1.02 * (theirs_ - truth).norm() < 0.01 * truth.norm()
 
 
 @pytest.mark.skipif(not onednn_is_exact(), reason="oneDNN is not exact here")
