@@ -19,6 +19,10 @@ class Local(Section):
     """Passes over its training part; with 0.5 a round takes one half of it and the next round the other."""
     batch_size: int = Field(default=16, ge=1)
     """Samples a step."""
+    group_by_length: bool = False
+    """Whether batches are made of samples of about one length: sorted among those of eight batches at a time, as
+    transformers' `TrainingArguments` has it. Texts and series that differ in length are trained sooner so, with less
+    padding; which samples meet in a batch is less random."""
     optimizer: Literal["adamw", "sgd", "none"] = "adamw"
     """Made anew each round; nothing of it is kept or sent. With `none` nothing is trained: each device sends back what
     it got, with its weight, to measure what a federation costs beside the training."""

@@ -15,6 +15,8 @@ from fogtune.platform.rng import numpy_generator
 
 from .prefixes import PrefixCache
 
+_SORTED_BATCHES = 8
+
 
 def collate(
     cache: PrefixCache, task: str, source: str, modalities: Sequence[str], rows: NDArray[np.int64], targets: Tensor
@@ -44,6 +46,17 @@ def rows_of_round(
     passes = range(first // n, -(-last // n))
     stream = [numpy_generator(seed, "pass", *key, number).permutation(rows) for number in passes]
     return np.concatenate([rows[:0], *stream])[first - passes.start * n :][: last - first]
+
+
+def by_length(rows: NDArray[np.int64], lengths: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+    """The rows in an order in which those of a batch are of about one length, and meet others in another pass.
+
+    They are sorted among so many as make eight batches, the longest first; `lengths` are theirs, in the same order.
+    """
+    size = _SORTED_BATCHES * batch_size
+    starts = range(0, len(rows), size)
+    orders = [start + np.argsort(-lengths[start : start + size], kind="stable") for start in starts]
+    return rows[np.concatenate(orders)] if orders else rows
 
 
 def window(samples: int, epochs: float, round_number: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from fogtune.platform.data.table import Indices
 from fogtune.platform.model.statistics import known
 from fogtune.platform.modules import is_statistics, statistics_of
 
-from .batches import epochs, mixed_batches, rows_of_round, window
+from .batches import by_length, epochs, mixed_batches, rows_of_round, window
 from .workbench import Workbench
 
 
@@ -60,7 +60,10 @@ class Pupil:
             task: rows_of_round(part.train, epochs(config, task), self._round, config.seed, device)
             for task, part in self.parts.items()
         }
-        return mixed_batches(rows, config.local.batch_size, config.seed, self._round, device)
+        size = config.local.batch_size
+        if config.local.group_by_length:
+            rows = {t: by_length(some, self._bench.lengths(self.parts[t], some), size) for t, some in rows.items()}
+        return mixed_batches(rows, size, config.seed, self._round, device)
 
     def count_all(self) -> None:
         """All samples of the round have been looked at by all that they may pass through."""

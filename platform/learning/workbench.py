@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fogtune.platform.collecting import uncollected
-from fogtune.platform.config import Config, DeviceGroup, FolderSource
+from fogtune.platform.config import Config, DeviceGroup, FolderSource, ImageEncoder
+from fogtune.platform.data.columns import taken
 from fogtune.platform.data.labels import encode_labels, label_names
 from fogtune.platform.data.own_folders import load_own_folders
 from fogtune.platform.data.partition import split_table
@@ -204,6 +205,15 @@ class Workbench:
         source = self.config.tasks[task].source
         shard = self.dataset.splits[source].devices[device]
         return Part(source, self.ownership.inputs_of(device, task), shard.train, shard.test)
+
+    def lengths(self, part: Part, rows: Indices) -> Indices:
+        """Of samples of a part: letters of the text and steps of series; images are all of one size."""
+        total = np.zeros(len(rows), np.int64)
+        for modality in part.modalities:
+            if not isinstance(self.config.model.encoders.get(modality), ImageEncoder):
+                column = self.dataset.tables[part.source].modalities[modality]
+                total += np.array([len(raw) for raw in taken(column, rows.tolist())], np.int64)
+        return total
 
     def modules_of(self, task: str, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """`modules_of_task`, worked out once."""

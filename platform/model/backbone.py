@@ -74,7 +74,7 @@ class Backbone(nn.Module):
             raise InputError("model.backbone.fusion_blocks", problem)
         self.first_fused = len(self._blocks) - config.fusion_blocks
         for layer in (layer for block in self._blocks[: self.first_fused] for layer in block.modules()):
-            if isinstance(layer, nn.Linear):  # by column: products that have no backward pass are faster so, bits equal
+            if isinstance(layer, nn.Linear):  # by column: products that have no backward pass are faster so
                 layer.weight.data = layer.weight.data.t().contiguous().t()
         for block in self._blocks[self.first_fused :]:
             for name, layer in list(block.named_modules()):

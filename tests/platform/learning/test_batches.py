@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fogtune.platform.config import Config
-from fogtune.platform.learning.batches import collate, mixed_batches, rows_of_round
+from fogtune.platform.learning.batches import by_length, collate, mixed_batches, rows_of_round
+from fogtune.platform.learning.pupil import Member, Pupil
 from fogtune.platform.learning.workbench import Workbench
 
 MakeConfig = Callable[..., Config]
@@ -43,6 +44,35 @@ def test_rounds_lie_end_to_end(n: int, epochs: float, rounds: int) -> None:
     assert len(flat) == round(rounds * epochs * n)
     counts = [flat.count(row) for row in rows]
     assert not counts or max(counts) - min(counts) <= 1
+
+
+@given(lengths=st.lists(st.integers(0, 9), max_size=60), size=st.integers(1, 5))
+def test_by_length_neighbours_are_alike_among_eight_batches(lengths: list[int], size: int) -> None:
+    rows = np.arange(100, 100 + len(lengths))
+    found = by_length(rows, np.array(lengths, np.int64), size).tolist()
+    for start in range(0, len(lengths), 8 * size):
+        some = found[start : start + 8 * size]
+        assert sorted(some) == rows[start : start + 8 * size].tolist()
+        assert [lengths[row - 100] for row in some] == sorted(lengths[start : start + 8 * size], reverse=True)
+
+
+def test_batches_by_length_have_less_padding(tiny: MakeConfig) -> None:
+    def padding(*overrides: str) -> tuple[list[int], int]:
+        """All rows of a pass, and the letters that samples lack of the longest in their batch."""
+        bench = Workbench(tiny("local.batch_size=2", *overrides))
+        pupil = Pupil(bench, Member("reader-0", {}), 1)
+        part = pupil.parts["topic"]
+        text = bench.dataset.tables[part.source].modalities["text"]
+        batches = [rows.tolist() for _, rows in pupil.steps]
+        lengths = [[len(text[row]) for row in rows] for rows in batches]
+        assert [bench.lengths(part, rows).tolist() for _, rows in pupil.steps] == lengths
+        return sorted(row for rows in batches for row in rows), sum(
+            max(some) * len(some) - sum(some) for some in lengths
+        )
+
+    (rows, much), (same, less) = padding(), padding("local.group_by_length=true")
+    assert rows == same
+    assert less < much
 
 
 def test_every_pass_has_an_order_of_its_own() -> None:
