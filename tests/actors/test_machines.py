@@ -275,8 +275,9 @@ def stores(machine: Machine) -> bytes:
     for process in machine.everything():
         if process.name() == "raylet":
             for file in Path(f"/proc/{process.pid}/fd").iterdir():
-                if "plasma" in os.readlink(file):
-                    found += file.read_bytes()
+                with suppress(FileNotFoundError):  # a socket that is closed by now
+                    if "plasma" in os.readlink(file):
+                        found += file.read_bytes()
     return found
 
 
