@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -35,8 +36,8 @@ SCALE = tuple(name for name in WORKS if name.startswith("scale"))
 TABLES = (*(name for name in WORKS if name not in SCALE), "scale", "default")
 LOOK_S, SELDOM_S = 0.1, 2.0
 """Between looks at memory: in the first turn, and in the others, only against its bound."""
-ROUNDS_WATCHED = 4
-"""At most, in the first turn: what comes and goes in Ray's store has found its places by then."""
+FEW_ROUNDS = 4
+"""Of the first turn, as what comes and goes in Ray's store has found its places by then; and of who is slow."""
 Entry = tuple[str, str]
 """Work and side."""
 
@@ -94,8 +95,8 @@ def turns(entries: Sequence[Entry], options: argparse.Namespace) -> dict[Entry, 
         for (work, side), some in found.items():
             if some and some[-1].said is None:
                 continue
-            most = WORKS[work].config["rounds"] if turn else ROUNDS_WATCHED
-            rounds = min(most, options.rounds or most)
+            most = min(WORKS[work].config["rounds"], options.rounds or math.inf)
+            rounds = int(min(most, FEW_ROUNDS) if turn == 0 or side in WORKS[work].slow else most)
             command = SIDES[side][1](work, folder_of(work), rounds)
             some.append(run(command, turn, options))
             print(f"turn {turn}: {work}, {side}: {some[-1].problem or some[-1].said}", flush=True)

@@ -33,6 +33,8 @@ class Work:
     """Who does it (sides.py)."""
     risky: tuple[str, ...] = ()
     """Who does it only if asked: it may take all of the machine's memory."""
+    slow: tuple[str, ...] = ()
+    """Who does 4 rounds of it, as each takes so long."""
 
     @property
     def is_shared(self) -> bool:
@@ -117,10 +119,10 @@ def _minilm(blocks: int, rounds: int) -> dict[str, Any]:
     return content
 
 
-def _no_op(clients: int, channels: int, width: int) -> dict[str, Any]:
+def _no_op(clients: int, rounds: int, channels: int, width: int) -> dict[str, Any]:
     """All clients return what they got."""
     model, local = _mlp(channels, width), {"optimizer": "none"}
-    return _federation(clients, 4, cohort=clients, modality="vector", partition=_IID, model=model, local=local)
+    return _federation(clients, rounds, cohort=clients, modality="vector", partition=_IID, model=model, local=local)
 
 
 def _scale(clients: int, cohort: int) -> dict[str, Any]:
@@ -136,8 +138,16 @@ WORKS: dict[str, Work] = {
     "W1": Work(digits, _small(), _TRAINERS),
     "W2": Work(news, _minilm(6, rounds=3), _TEXTS),
     "W2k2": Work(news, _minilm(2, rounds=4), _TEXTS),
-    "no-op-small": Work(lambda: noise(2_000, 64), _no_op(1_000, 64, 1_333), ("fogtune", "floor", "flower")),
-    "no-op-large": Work(lambda: noise(200, 5_000), _no_op(100, 5_000, 4_980), ("fogtune", "floor"), risky=("flower",)),
+    "no-op-small": Work(
+        lambda: noise(2_000, 64), _no_op(1_000, 30, 64, 1_333), ("fogtune", "floor", "flower"), slow=("flower",)
+    ),
+    "no-op-large": Work(
+        lambda: noise(200, 5_000),
+        _no_op(100, 6, 5_000, 4_980),
+        ("fogtune", "floor"),
+        risky=("flower",),
+        slow=("flower",),
+    ),
     **{
         f"scale-{clients}-{cohort}": Work(lambda n=clients: digits(8 * n), _scale(clients, cohort), ("fogtune",))
         for clients, cohort in ((100, 100), (1_000, 100), (10_000, 100), (10_000, 1_000))
