@@ -86,13 +86,13 @@ class HostActor:
         torch.set_num_threads(1)
         self._host = DeviceHost(self._config, self._machine, labels)
         if initial is not None:
-            self._share(initial)
+            self._host.share(*initial.values())
         gc.freeze()  # a full collection would else go through all of torch, in the middle of a round
 
     @ray.method
     def share(self, initial: Part) -> None:
         """Have version 0 in the memory that the hosts of a machine share."""
-        self._share(initial)
+        self._host.share(*initial.values())
 
     @ray.method
     def setup(self) -> Setup:
@@ -170,10 +170,6 @@ class HostActor:
         """Exact metric sums of the jobs; given are the parts of nodes' versions, then states of variants."""
         parts = len(given) - len(whose)
         return self._host.evaluate(jobs, assembled(layout, given[:parts]), _of(whose, given[parts:]))
-
-    def _share(self, initial: Part) -> None:
-        (modules,) = initial.values()
-        self._host.share(modules)
 
 
 def _of(whose: Whose, states: Sequence[States]) -> States:

@@ -1,8 +1,8 @@
 """Attention of a Hugging Face model by torch's kernel for processors, in fp32 and by torch's own library of products.
 
 The kernel takes many small products. Where those are oneDNN's (matmul.py), for each of which it has to be called,
-attention takes up to eight times as long; in bf16 twice as long as in fp32, and its backward pass twenty times on
-processors with matrix units (AMX). A model looks its way of attention up by name, in transformers' table.
+attention takes up to eight times as long; in bf16 longer than in fp32, and its backward pass nine times as long on a
+processor with matrix units (AMX). A model looks its way of attention up by name, in transformers' table.
 """
 
 from __future__ import annotations
