@@ -169,7 +169,8 @@ def test_override_of_a_kind_drops_what_the_new_kind_has_not() -> None:
         (
             "local.learning_rte=1",
             "local.learning_rte: unknown field, given 1; did you mean learning_rate? allowed: epochs, batch_size, "
-            "optimizer, learning_rate, schedule, warmup_rounds, weight_decay, logit_adjustment, clip_norm",
+            "group_by_length, optimizer, learning_rate, schedule, warmup_rounds, weight_decay, logit_adjustment, "
+            "clip_norm",
         ),
         (
             "outputs.directory=x",
