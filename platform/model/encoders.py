@@ -1,158 +1,22 @@
-"""Encoders of images and of series, and which class encodes which kind.
+"""Which class encodes which kind of modality.
 
-A new kind is an `Encoder` (.encoder), a line in `ENCODERS`, and a section in platform/config/model.py.
-Legend: B samples, T steps or tokens, C channels, D width of the model.
+A new kind is an `Encoder` (.encoder), a line here, and a section in platform/config/model.py.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, cast
-
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections.abc import Callable
+from typing import Any
 
 from fogtune.platform.config import Encoder as EncoderConfig
 from fogtune.platform.config import FeaturesEncoder as FeaturesConfig
 from fogtune.platform.config import ImageEncoder as ImageConfig
 from fogtune.platform.config import SeriesEncoder as SeriesConfig
-from fogtune.platform.data.table import Raw
-from fogtune.platform.data.values import as_series
-from fogtune.platform.errors import InputError
 
 from .encoder import Encoder
 from .features import FeaturesEncoder
-from .fingerprint import described_config, fingerprint
-from .pretrained import first_line, load_model, loading
-from .rows import RowLayerNorm, RowLinear
-from .same_bits import SameBits
-
-EMBEDDED_TRUNK = "embedded:efficientnet-lite0"
-
-
-class ImageEncoder(Encoder):
-    """A frozen vision trunk's feature map, then a linear projector with learned positions.
-
-    The projector is LLaVA's (Liu et al., arXiv 2304.08485); what it adds is the position, for a backbone that has no
-    notion of two dimensions.
-    """
-
-    grouped = True
-
-    def __init__(self, config: ImageConfig, width: int, field: str) -> None:
-        """Load the trunk; `field` is where `config` stands in the configuration, for messages.
-
-        Raises:
-            InputError: the trunk cannot be loaded, or does not take images of the configured size.
-            AssetMissing: the embedded trunk is not installed.
-        """
-        super().__init__()
-        self._size_px = config.size_px
-        # In a list, so that the frozen trunk is no part of this module's parameters.
-        self._trunk = [_load_trunk(config.trunk, f"{field}.trunk")]
-        self._same_bits = SameBits()
-        try:
-            tokens, self.channels = self.prefix(np.zeros((8, 8, 3), np.uint8)).shape
-        except Exception as error:  # of any kind: a model that nobody has tried here, maybe not one of images
-            problem = f"{config.trunk!r} does not take images of size_px {config.size_px} ({first_line(error)})"
-            raise InputError(field, f"{problem}; allowed: a vision model and the size that it takes") from error
-        self.project = RowLinear(self.channels, width)
-        self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        self.norm = RowLayerNorm(width)
-
-    @torch.no_grad()
-    def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
-        """(H, W, 3) uint8, each of its own size -> (T, C), the trunk's maps, row by row."""
-        return self._maps([self._resized(raw) for raw in raws])
-
-    @torch.no_grad()
-    def prefixes_exactly(self, raws: Sequence[Raw]) -> list[Tensor]:
-        """`prefixes` with the bits of `prefix`."""
-        pixels = [self._resized(raw) for raw in raws]
-        return self._same_bits(pixels, lambda one: (one.shape, one.device), self._maps)
-
-    def fingerprint(self) -> str:
-        """Of the trunk and the size of its images."""
-        trunk = self._trunk[0]
-        described = [self._size_px, str(trunk), described_config(getattr(trunk.network, "config", None))]
-        return fingerprint(trunk.state_dict(), described)
-
-    def _maps(self, pixels: Sequence[Tensor]) -> list[Tensor]:
-        """(1, 3, S, S) of each -> (T, C) of each."""
-        maps = self._trunk[0](torch.cat(list(pixels)))
-        return [tokens.clone() for tokens in maps]  # so that none keeps all in memory
-
-    def _resized(self, raw: Raw) -> Tensor:
-        """(H, W, 3) uint8 -> (1, 3, S, S) in 0..1."""
-        device = cast(Tensor, self._trunk[0].mean).device
-        pixels = torch.tensor(np.asarray(raw), dtype=torch.float32, device=device).permute(2, 0, 1)[None] / 255.0
-        size = (self._size_px, self._size_px)
-        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ImageEncoder:
-        """What `to(device)` and its kin come down to: the trunk, out of torch's sight in its list, goes along."""
-        self._trunk[0]._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.project(values)
-        if self.position.dim() == 3:  # (G, T, D), of groups
-            x = (x.view(len(self.position), -1, *x.shape[1:]) + self.position.unsqueeze(1)).view_as(x)
-            return self.norm(x), mask
-        return self.norm(x + self.position), mask
-
-
-class SeriesEncoder(Encoder):
-    """Three strided 1-D convolutions, each with group norm over the whole sample: T steps -> T/8 tokens with positions.
-
-    Serves sensor series, and sound as a log-mel spectrogram.
-    """
-
-    def __init__(self, config: SeriesConfig, width: int, field: str) -> None:
-        super().__init__()
-        self.channels = config.channels
-        self._field = field
-        widths = (config.channels, config.width, 2 * config.width, width)
-        pad = config.kernel // 2
-        self.convolutions = nn.ModuleList(
-            [nn.Conv1d(a, b, config.kernel, stride=2, padding=pad) for a, b in itertools.pairwise(widths)]
-        )
-        self.norms = nn.ModuleList([nn.GroupNorm(1, b) for b in widths[1:]])
-        self.norm = nn.LayerNorm(width)
-
-    def prefixes(self, raws: Sequence[Raw]) -> list[Tensor]:
-        """(T, C) float32, as they are, or a plain list (`as_series`).
-
-        Raises:
-            InputError: a series does not have the configured channels.
-        """
-        return [self._checked(raw) for raw in raws]
-
-    def _checked(self, raw: Raw) -> Tensor:
-        values = as_series(np.asarray(raw), self.channels)
-        series = torch.as_tensor(values, dtype=torch.float32, device=self.norm.weight.device)
-        if series.dim() != 2 or series.shape[1] != self.channels or series.shape[0] == 0:
-            problem = f"{self.channels}, but a series of shape {np.shape(raw)} was read; allowed: its channels"
-            raise InputError(f"{self._field}.channels", problem)
-        return series
-
-    def num_tokens(self, length: int) -> int:
-        return -(-length // 8)
-
-    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = values.transpose(1, 2)  # (B, C, T)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # Behind the end are zeros, as the convolution's own padding has them behind the longest series.
-            x = convolution(x * mask.unsqueeze(1))
-            mask = mask[:, ::2]
-            x = F.gelu(_group_norm(x, mask, cast(nn.GroupNorm, norm)))
-        tokens = x.transpose(1, 2)  # (B, T', D)
-        return self.norm(tokens + _sinusoids(tokens.shape[1], tokens.shape[2], tokens.device)), mask
-
+from .image import ImageEncoder
+from .series import SeriesEncoder
 
 ENCODERS: dict[type[EncoderConfig], Callable[[Any, int, str], Encoder]] = {
     ImageConfig: ImageEncoder,
@@ -165,69 +29,3 @@ ENCODERS: dict[type[EncoderConfig], Callable[[Any, int, str], Encoder]] = {
 def build_encoder(config: EncoderConfig, width: int, field: str) -> Encoder:
     """The encoder of a configuration section, with tokens of `width`; `field` names the section in messages."""
     return ENCODERS[type(config)](config, width, field)
-
-
-def _group_norm(x: Tensor, mask: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """`norm`, of one group, over the steps that are there: x (B, C, T), mask (B, T) -> (B, C, T)."""
-    if bool(mask.all()):
-        return cast(Tensor, norm(x))  # the same, by a faster kernel
-    there = mask.unsqueeze(1).to(x.dtype)  # (B, 1, T)
-    count = there.sum(-1, keepdim=True) * x.shape[1]  # (B, 1, 1)
-    centred = x - (x * there).sum((1, 2), keepdim=True) / count
-    variance = ((centred * there) ** 2).sum((1, 2), keepdim=True) / count
-    return centred * (variance + norm.eps).rsqrt() * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
-
-
-def _sinusoids(length: int, width: int, device: torch.device) -> Tensor:
-    """Positions of Vaswani et al. (arXiv 1706.03762), (length, width)."""
-    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-np.log(10000.0) / width))
-    angle = torch.arange(length, device=device)[:, None] * rates
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
-
-
-class _Trunk(nn.Module):
-    """A frozen network and the normalisation of its pixels; (B, 3, S, S) in 0..1 -> (B, T, C)."""
-
-    def __init__(self, network: Any, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.network = network.requires_grad_(False).eval()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        output = self.network((pixels - cast(Tensor, self.mean)) / cast(Tensor, self.std))
-        features = output if isinstance(output, Tensor) else output.last_hidden_state
-        return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
-
-
-def _efficientnet() -> _Trunk:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    from fogtune.platform.data.assets import efficientnet_weights
-
-    from .efficientnet import FoldedEfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(efficientnet_weights(), map_location="cpu", weights_only=True))
-    return _Trunk(FoldedEfficientNet(network), [0.498] * 3, [0.502] * 3)  # (x - 127) / 128, of pixels in 0..255
-
-
-def _load_trunk(name: str, field: str) -> _Trunk:
-    if name == EMBEDDED_TRUNK:
-        return _efficientnet()
-    if name.startswith("embedded:"):
-        raise InputError(field, f"{name!r}; embedded is only {EMBEDDED_TRUNK!r}")
-    with loading(field, name, f"{EMBEDDED_TRUNK}, a hub name or a path"):
-        network = load_model(name)
-    return _vision_model(name, network)
-
-
-def _vision_model(name: str, network: Any) -> _Trunk:
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        pixels, _ = ImageProcessingMixin.get_image_processor_dict(name)
-    except OSError:
-        pixels = {}  # published without a preprocessor: the common default
-    network = getattr(network, "vision_model", network)  # of CLIP and its kin, which have a tower of text beside it
-    return _Trunk(network, pixels.get("image_mean") or [0.5] * 3, pixels.get("image_std") or [0.5] * 3)

@@ -90,6 +90,14 @@ class _Grouped(Function):
         return grads[0] @ weight if ctx.needs_input_grad[0] else None, grads[0].mT @ x
 
 
+def scaled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (B, ..., D) times weight (D) plus bias (D), or those of groups, (G, D)."""
+    if weight.dim() == 1:
+        return torch.addcmul(bias, x, weight)
+    flat = x.reshape(len(weight), -1, x.shape[-1])
+    return torch.addcmul(bias.unsqueeze(1), flat, weight.unsqueeze(1)).view_as(x)
+
+
 class RowLinear(nn.Linear):
     """torch's linear layer, which the weights of groups may be lent to."""
 
@@ -110,8 +118,7 @@ class RowLayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 1:
             return super().forward(x)
-        flat = F.layer_norm(x, x.shape[-1:], eps=self.eps).reshape(len(self.weight), -1, x.shape[-1])
-        return torch.addcmul(self.bias.unsqueeze(1), flat, self.weight.unsqueeze(1)).view_as(x)
+        return scaled(F.layer_norm(x, x.shape[-1:], eps=self.eps), self.weight, self.bias)
 
 
 class Places:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fogtune.platform.config import Backbone as BackboneConfig
 from fogtune.platform.config import ImageEncoder as ImageConfig
 from fogtune.platform.model.backbone import Backbone
-from fogtune.platform.model.encoders import ImageEncoder
+from fogtune.platform.model.image import ImageEncoder
 from fogtune.platform.model.same_bits import SIZES, SameBits
 
 

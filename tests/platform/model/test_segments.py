@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from fogtune.platform.config import Config
-from fogtune.platform.model.encoders import ImageEncoder
+from fogtune.platform.model.image import ImageEncoder
 from fogtune.platform.model.m3t import M3TModel
 from fogtune.platform.model.matmul import onednn_is_exact
 from fogtune.platform.model.rows import Index, Versions

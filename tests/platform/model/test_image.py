@@ -1,23 +1,20 @@
-"""Encoders: what a sample becomes depends on nothing but the sample, least of all on how far its batch is padded."""
+"""The encoder of images: maps of the trunk, seen as it was trained, become tokens row by row."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from fogtune.platform.config import Encoder as EncoderConfig
 from fogtune.platform.config import ImageEncoder as ImageConfig
-from fogtune.platform.config import SeriesEncoder as SeriesConfig
 from fogtune.platform.errors import InputError
-from fogtune.platform.model.encoders import ENCODERS, ImageEncoder, SeriesEncoder, build_encoder
+from fogtune.platform.model.image import ImageEncoder
 
 WIDTH = 24
 VISION: dict[str, Any] = {
@@ -28,22 +25,6 @@ VISION: dict[str, Any] = {
     "image_size": 32,
     "patch_size": 8,
 }
-
-
-def series_encoder(channels: int = 3, kernel: int = 7) -> SeriesEncoder:
-    torch.manual_seed(0)
-    config = SeriesConfig(kind="series", channels=channels, width=8, kernel=kernel)
-    return SeriesEncoder(config, WIDTH, "model.encoders.imu")
-
-
-def pad(series: list[Tensor], behind: float = 0.0) -> tuple[Tensor, Tensor]:
-    values = nn.utils.rnn.pad_sequence(series, batch_first=True, padding_value=behind)
-    lengths = torch.tensor([len(one) for one in series])
-    return values, (torch.arange(values.shape[1]) < lengths[:, None]).to(torch.int64)
-
-
-def gradients(encoder: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
 
 def save_vision(path: Path, kind: str, preprocessor: dict[str, Any] | None = None, **values: Any) -> str:
@@ -61,58 +42,6 @@ def picture(side: int = 20) -> NDArray[np.uint8]:
 
 def image_encoder(trunk: str, size_px: int) -> ImageEncoder:
     return ImageEncoder(ImageConfig(trunk=trunk, size_px=size_px), WIDTH, "model.encoders.camera")
-
-
-# Series
-
-
-@pytest.mark.parametrize("kernel", [3, 7, 11])
-@pytest.mark.parametrize("behind", [0.0, 1e4])
-def test_padding_changes_no_token(kernel: int, behind: float) -> None:
-    encoder = series_encoder(kernel=kernel)
-    generator = torch.Generator().manual_seed(1)
-    series = [torch.randn(length, 3, generator=generator) for length in (1, 2, 7, 8, 9, 40, 128)]
-    tokens, mask = encoder(*pad(series, behind))
-    assert mask.sum(1).tolist() == [1, 1, 1, 1, 2, 5, 16]  # T/8, rounded up
-    for i, one in enumerate(series):
-        alone, whole = encoder(*pad([one]))
-        assert bool(whole.all())
-        torch.testing.assert_close(tokens[i, mask[i] == 1], alone[0], atol=1e-5, rtol=1e-5)
-
-
-def test_padding_changes_no_gradient() -> None:
-    encoder = series_encoder()
-    generator = torch.Generator().manual_seed(1)
-    series = [torch.randn(length, 3, generator=generator) for length in (5, 24, 64)]
-    tokens, mask = encoder(*pad(series))
-    (tokens**3 * mask.unsqueeze(-1)).sum().backward()
-    padded = gradients(encoder)
-    encoder.zero_grad()
-    for one in series:
-        (encoder(*pad([one]))[0] ** 3).sum().backward()
-    torch.testing.assert_close(padded, gradients(encoder), atol=1e-3, rtol=1e-4)
-
-
-def test_every_parameter_learns_and_order_matters() -> None:
-    encoder = series_encoder()
-    values, mask = pad([torch.randn(64, 3, generator=torch.Generator().manual_seed(1))])
-    tokens = encoder(values, mask)[0]
-    (tokens**3).sum().backward()
-    learned = {name for name, gradient in gradients(encoder).items() if gradient.abs().sum() > 0}
-    assert learned == {name for name, _ in encoder.named_parameters()}
-    constant = encoder(torch.ones(1, 400, 3), torch.ones(1, 400, dtype=torch.int64))[0][0]
-    assert not torch.allclose(constant[20], constant[25], atol=1e-3)  # the same input at another time
-
-
-@pytest.mark.parametrize("shape", [(10, 4), (10, 2), (10,), (0, 3), (10, 3, 1)])
-def test_other_channels_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError) as caught:
-        series_encoder().prefix(np.zeros(shape, np.float32))
-    assert caught.value.where == "model.encoders.imu.channels"
-    assert f"3, but a series of shape {shape} was read" in caught.value.problem
-
-
-# Images
 
 
 def test_efficientnet_gives_a_map_of_4_x_4() -> None:
@@ -181,7 +110,7 @@ def test_the_trunk_is_no_part_of_the_module(tmp_path: Path) -> None:
     assert not prefix.requires_grad
     tokens, _ = encoder(prefix[None], torch.ones(1, 17, dtype=torch.int64))
     (tokens**3).sum().backward()
-    learned = {name for name, gradient in gradients(encoder).items() if gradient.abs().sum() > 0}
+    learned = {name for name, p in encoder.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert learned == {name for name, _ in encoder.named_parameters()}
 
 
@@ -214,10 +143,3 @@ def test_bad_trunks_are_one_line(tmp_path: Path) -> None:
         assert problem in caught.value.problem
         assert repr(trunk) in caught.value.problem
         assert "\n" not in str(caught.value)
-
-
-def test_every_section_has_its_encoder() -> None:
-    union = get_args(EncoderConfig)[0]  # Annotated[A | B, ...]
-    assert set(ENCODERS) == set(get_args(union))
-    built = build_encoder(SeriesConfig(kind="series", channels=2), WIDTH, "model.encoders.imu")
-    assert isinstance(built, SeriesEncoder)
