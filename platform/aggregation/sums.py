@@ -20,7 +20,7 @@ value beyond 2**20 = 1e6 has diverged; it is refused where it enters, before it 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +30,6 @@ from ..errors import FogTuneError
 
 Tensors = dict[str, torch.Tensor]
 """Tensors of a module by name: CPU, float32, any shape."""
-Rows = Mapping[str, torch.Tensor]
-"""Contributions side by side: tensor name -> (K, ...)."""
 
 FRACTION_BITS = 32
 """Bits after the binary point of a fixed-point value."""
@@ -41,7 +39,7 @@ LARGEST_VALUE = float(1 << 20)
 LARGEST_TOTAL = (1 << 63) - 1
 """Largest magnitude of an entry of a sum: int64."""
 
-_AT_ONCE = 2**18
+AT_ONCE = 2**18
 """Values that are added at once: so many stay in a processor's cache."""
 
 Reason = Literal["not finite", "too large", "bad weight", "layout differs", "duplicate sender", "forms differ"]
@@ -77,14 +75,6 @@ class SumOverflow(FogTuneError):
         )
 
 
-class RowsRejected(FogTuneError):
-    """Some of several contributions cannot be added; `ModuleSum.of` says of each why."""
-
-    def __init__(self, rows: Sequence[int]) -> None:
-        super().__init__(rows)
-        self.rows = tuple(rows)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ModuleSum:
     """Exact weighted sum of one module over contributors; made by `of`, joined by `+`, read by `mean`."""
@@ -118,46 +108,21 @@ class ModuleSum:
         total = {name: torch.empty(tensors[name].shape, dtype=torch.int64) for name in largest}
         for name, whole in total.items():
             for part, values in zip(in_parts(whole), in_parts(tensors[name].detach()), strict=True):
-                torch.mul(_fixed_point(values).long(), weight, out=part)
+                torch.mul(fixed_point(values).long(), weight, out=part)
         return cls(total, weight, contributors, bound)
-
-    @classmethod
-    def of_rows(cls, rows: Rows, weights: Sequence[int], onto: ModuleSum | None = None) -> ModuleSum:
-        """The sum of several contributions at once: the very bits of the sum of `of` each.
-
-        Args:
-            rows: the contributions. Where they lie in one place they are multiplied, not added up.
-            weights: samples of each.
-            onto: a sum to add them to, in its memory, as `+=` does.
-
-        Raises RowsRejected, and what `+` raises; then nothing has been added.
-        """
-        weights = [operator.index(weight) for weight in weights]
-        largest = _largest_entries(rows, len(weights))
-        if bad := _too_large(largest, weights):
-            raise RowsRejected(bad)
-        bound = sum(max(int(at) * weight, weight) for at, weight in zip(largest, weights, strict=True))
-        onto = onto or cls({n: torch.zeros(rows[n].shape[1:], dtype=torch.int64) for n in sorted(rows)}, 0, 0, 0)
-        sizes = onto._with({name: tensor[0] for name, tensor in rows.items()}, sum(weights), len(weights), bound)
-        factors = [sum(weights)] if _are_one(rows, len(weights)) else weights
-        for name, tensor in rows.items():
-            total = onto.total[name].view(-1)
-            for part, some in _parts(tensor[: len(factors)]):
-                total[part].add_(_weighted_sum(_fixed_point(some), factors, bound))
-        return cls(onto.total, *sizes)
 
     def __add__(self, other: ModuleSum) -> ModuleSum:
         """Sum of both. Raises UpdateRejected where names or shapes differ, SumOverflow beyond the range of int64."""
-        sizes = self._with(other.total, other.weight, other.contributors, other.bound)
+        sizes = self.sizes_with(other.total, other.weight, other.contributors, other.bound)
         return ModuleSum({name: tensor + other.total[name] for name, tensor in self.total.items()}, *sizes)
 
     def __iadd__(self, other: ModuleSum) -> ModuleSum:
         """`+` in the memory of the left side's totals, for who has made them and shows them to nobody yet: the left
         side itself is no sum any more."""
-        sizes = self._with(other.total, other.weight, other.contributors, other.bound)
+        sizes = self.sizes_with(other.total, other.weight, other.contributors, other.bound)
         return ModuleSum({name: tensor.add_(other.total[name]) for name, tensor in self.total.items()}, *sizes)
 
-    def _with(
+    def sizes_with(
         self, layout: Mapping[str, torch.Tensor], weight: int, contributors: int, bound: int
     ) -> tuple[int, int, int]:
         """Weight, contributors and bound of the sum of this one and of another, if there can be one."""
@@ -212,64 +177,15 @@ def require_usable(tensors: Mapping[str, torch.Tensor], weight: int) -> int:
     return weight
 
 
-def refused(rows: Rows, weights: Sequence[int]) -> list[int]:
-    """Which of several contributions of these weights `ModuleSum.of` refuses."""
-    return _too_large(_largest_entries(rows, len(weights)), weights)
-
-
-def _too_large(largest: Sequence[float], weights: Sequence[int]) -> list[int]:
-    """Which contributions do not fit, by their largest entries in fixed point."""
-    if weights and min(weights) >= 1 and _fits(sum(largest), max(weights)):
-        return []  # a sum is at least as large as each, and NaN if one is
-    return [i for i, (at, weight) in enumerate(zip(largest, weights, strict=True)) if not _fits(at, weight)]
-
-
-def _fits(magnitude: float, weight: int) -> bool:
-    """Whether `ModuleSum.of` takes a contribution whose largest entry is this, in fixed point; false for NaN."""
-    most = min(LARGEST_VALUE * SCALE, LARGEST_TOTAL // max(1, weight))
-    return 1 <= weight <= LARGEST_TOTAL and magnitude <= most
-
-
-def _largest_entries(rows: Rows, count: int) -> list[float]:
-    """Of each contribution the largest magnitude, in fixed point; NaN if it has one."""
-    different = 1 if _are_one(rows, count) else count
-    largest = torch.zeros(different)
-    for tensor in rows.values():
-        for _, some in _parts(tensor[:different]):
-            largest = torch.maximum(largest, some.abs().amax(1))
-    return _fixed_point(largest).expand(count).tolist()  # what is largest before rounding is so after it
-
-
-def _are_one(rows: Rows, count: int) -> bool:
-    """Whether several contributions lie in one place."""
-    return count > 1 and all(tensor.stride(0) == 0 for tensor in rows.values())
-
-
-def _parts(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """(K, ...) -> columns, and their values (K, columns)."""
-    flat = rows.reshape(len(rows), rows[0].numel())
-    width = max(1, _AT_ONCE // len(flat))
-    for start in range(0, flat.shape[1], width):
-        part = slice(start, start + width)
-        yield part, flat[:, part]
-
-
-def _fixed_point(values: torch.Tensor) -> torch.Tensor:
+def fixed_point(values: torch.Tensor) -> torch.Tensor:
     """float32 -> the integers nearest to value * 2**32, ties to even, as float32. Exact: beyond 2**24 every
     float32 is an integer."""
     return (values * float(SCALE)).round_()
 
 
-def _weighted_sum(rows: torch.Tensor, weights: Sequence[int], bound: int) -> torch.Tensor:
-    """Whole numbers (K, n), float32 -> (n,), int64."""
-    if bound < 2**53:  # then every partial sum is an integer that float64 holds, in whatever order it is added up
-        return torch.mv(rows.double().t(), torch.tensor(weights, dtype=torch.float64)).long()
-    return (rows.long() * torch.tensor(weights).unsqueeze(1)).sum(0)
-
-
 def in_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Its values, as many at once as stay in a processor's cache: what is made of them takes no memory to speak of."""
-    return torch.split(tensor.reshape(-1), _AT_ONCE)
+    return torch.split(tensor.reshape(-1), AT_ONCE)
 
 
 def require_same_layout(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:

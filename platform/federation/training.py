@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fogtune.platform.aggregation import (
+    Contributions,
+    HeldUpdates,
     ModuleSum,
-    Rows,
     Tensors,
     Update,
     UpdateRejected,
     fixed,
     is_control,
-    refused,
 )
 from fogtune.platform.config import Median, Scaffold, TrimmedMean
 from fogtune.platform.errors import FogTuneError, InputError
@@ -54,13 +54,22 @@ class Outcome:
         else:
             self.updates[receiver] = update
 
-    def add_rows(self, receiver: str, module: str, rows: Rows, weights: Sequence[int]) -> None:
-        """The same of a module that several devices send: at most the sum itself is in memory besides them."""
-        update = self.updates.get(receiver, Update.empty())
-        before = update.modules.get(module)
-        assert before is None or isinstance(before, ModuleSum)  # rules that look at single updates are not for rows
-        modules = {**update.modules, module: ModuleSum.of_rows(rows, weights, before)}
-        self.updates[receiver] = Update({name: modules[name] for name in sorted(modules)}, update.metrics)
+    def add_contributions(self, module: str, found: Contributions, senders: Mapping[str, Sequence[int]]) -> None:
+        """The same of a module that several devices send: at most the sums themselves are in memory besides them.
+
+        Args:
+            module: the module.
+            found: what devices have made of it.
+            senders: who adds up -> who of them sends it to them.
+        """
+        updates = [self.updates.get(receiver, Update.empty()) for receiver in senders]
+        onto = [update.modules.get(module) for update in updates]
+        before = [one for one in onto if not isinstance(one, HeldUpdates)]
+        assert len(before) == len(onto)  # rules that look at single updates come another way
+        sums = found.sums(list(senders.values()), before)
+        for receiver, update, summed in zip(senders, updates, sums, strict=True):
+            modules = {**update.modules, module: summed}
+            self.updates[receiver] = Update({name: modules[name] for name in sorted(modules)}, update.metrics)
 
 
 def train_cohort(
@@ -139,8 +148,9 @@ class _Cohort:
                 sendings[i] = self._prepared(i, order, at_once)
             except UpdateRejected as error:
                 rejected[i] = error
+        found = {module: self._contributions(module) for module in at_once}
         for module in at_once:
-            self._reject(module, rejected)
+            self._reject(module, found[module], rejected)
         receivers = [self._receiver(order) for order in self.orders]
         metrics: dict[str, dict[str, int]] = {}
         for i, order in enumerate(self.orders):
@@ -161,8 +171,8 @@ class _Cohort:
             for i in self._training(module, rejected):
                 if module in self.orders[i].upward:
                     senders.setdefault(receivers[i], []).append(i)
-            for receiver, some in senders.items():
-                outcome.add_rows(receiver, module, *self._rows(module, some))
+            if senders:
+                outcome.add_contributions(module, found[module], senders)
 
     def _alone(self, module: str) -> bool:
         """Whether a device's part in the sum of a module has to be made by itself."""
@@ -182,11 +192,13 @@ class _Cohort:
             bench.config, bench.ownership, *where, self.trained[i], modules, start, order.upward, left, missed
         )
 
-    def _reject(self, module: str, rejected: dict[int, UpdateRejected]) -> None:
+    def _contributions(self, module: str) -> Contributions:
+        """What the devices have made of a module; of who has not trained it, of no samples."""
+        return Contributions(self.stack.rows(module), [one.samples.get(module, 0) for one in self.trained])
+
+    def _reject(self, module: str, found: Contributions, rejected: dict[int, UpdateRejected]) -> None:
         """Put the devices whose values of a module cannot be added to the rejected, whether they send it or not."""
-        some = self._training(module, rejected)
-        bad = refused(*self._rows(module, some)) if some else []
-        for i in (some[row] for row in bad):
+        for i in found.refused(self._training(module, rejected)):
             try:
                 ModuleSum.of(self.trained[i].modules[module], self.trained[i].samples[module])
             except UpdateRejected as error:
@@ -195,10 +207,6 @@ class _Cohort:
     def _training(self, module: str, rejected: Collection[int]) -> list[int]:
         """Who has trained a module, but for the rejected."""
         return [i for i, one in enumerate(self.trained) if i not in rejected and module in one.modules]
-
-    def _rows(self, module: str, some: Sequence[int]) -> tuple[Rows, list[int]]:
-        """What some devices have made of a module, and of how many samples."""
-        return self.stack.rows(module, some), [self.trained[i].samples[module] for i in some]
 
     def _receiver(self, order: DeviceOrder) -> str:
         receiver = order.receiver(self.bench.tree[order.device].parent or "")

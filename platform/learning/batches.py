@@ -78,7 +78,7 @@ def mixed_batches(
 
 def padded(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """[(T_i, C)] -> values (B, max T, C) with zeros behind, mask (B, max T) int64."""
-    lengths, device = [len(prefix) for prefix in prefixes], prefixes[0].device
+    lengths, device = [prefix.shape[0] for prefix in prefixes], prefixes[0].device
     longest = max(lengths)
     if min(lengths) == longest:
         return torch.stack(prefixes), torch.ones(len(prefixes), longest, dtype=torch.int64, device=device)

@@ -136,7 +136,7 @@ class _Lot:
             task,
             members,
             samples,
-            np.concatenate([np.resize(rows, longest) if fill else rows for rows in batches]),
+            np.concatenate([np.resize(rows, longest) if fill and len(rows) < longest else rows for rows in batches]),
             tuple(v for v, size in zip(members, sizes, strict=True) for _ in range(size)),
             torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)).to(device),
             torch.tensor(weight, device=device),

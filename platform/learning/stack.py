@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fogtune.platform.aggregation.sums import Rows, Tensors
+from fogtune.platform.aggregation.sums import Tensors
 
 Shapes = Mapping[str, Mapping[str, torch.Size]]
 """Module -> name of a trained tensor -> its shape."""
@@ -54,13 +54,9 @@ class Stack:
         """A device's tensors of a module, as views."""
         return {name: tensor[row] for name, tensor in self._named[module].items()}
 
-    def rows(self, module: str, some: Sequence[int]) -> Rows:
-        """A module of some devices; in one place where it is the same."""
-        named = self._named[module]
-        if len(some) == self.count:
-            return named
-        index = torch.tensor(some)
-        return {n: t[: len(some)] if t.stride(0) == 0 else t.index_select(0, index) for n, t in named.items()}
+    def rows(self, module: str) -> Tensors:
+        """A module of all devices, name -> (V, ...); in one place where it is the same."""
+        return self._named[module]
 
     def differentiate(self, loss: Tensor) -> None:
         """Put the gradients of a sum of the devices' losses in the place of the last ones."""
