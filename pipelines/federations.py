@@ -89,12 +89,12 @@ def default() -> Config:
         },
         model=Model(
             backbone=Backbone(max_text_tokens=48, fusion_blocks=1),
-            encoders={"image": ImageEncoder(), "imu": _IMU},
+            encoders={"image": ImageEncoder(size_px=96), "imu": _IMU},
             adapter=Adapter(targets=_TARGETS),
             experts=Experts(),
         ),
         local=Local(
-            epochs=0.6, batch_size=8, learning_rate=2.5e-3, schedule="cosine", warmup_rounds=1, logit_adjustment=1.0
+            epochs=0.5, batch_size=8, learning_rate=2.5e-3, schedule="cosine", warmup_rounds=1, logit_adjustment=1.0
         ),
         federation=Federation(rule=FedAvgM(kind="fedavgm", momentum=0.6)),
         evaluation=Evaluation(every=6),

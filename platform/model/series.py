@@ -81,10 +81,9 @@ class _Convolution(nn.Conv1d):
         super().__init__(channels, width, kernel, stride=STRIDE, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        steps, kernel = -(-x.shape[1] // STRIDE), self.weight.shape[-1]
-        padded = F.pad(x, (0, 0, kernel // 2, kernel // 2))
-        windows = torch.cat([padded[:, k : k + STRIDE * steps - 1 : STRIDE] for k in range(kernel)], -1)
-        return linear(windows, self.weight.mT.flatten(-2), self.bias)
+        kernel = self.weight.shape[-1]
+        windows = F.pad(x, (0, 0, kernel // 2, kernel // 2)).unfold(1, kernel, STRIDE)  # (B, T', C, K)
+        return linear(windows.flatten(-2), self.weight.flatten(-2), self.bias)
 
 
 class _SampleNorm(nn.GroupNorm):

@@ -41,9 +41,10 @@ class Standardise(nn.Module):
         deviation = (self.square - self.mean**2).clamp(min=0).sqrt()
         scale = torch.maximum(deviation, _LEAST_SPREAD * self.square.sqrt())
         scale = torch.where(scale > 0, scale, 1.0)
-        scaled = (values - self.mean.unsqueeze(-2)) / scale.unsqueeze(-2)
-        scaled = scaled.clamp(-_LARGEST, _LARGEST) * mask.unsqueeze(-1)
-        return scaled if self.square.dim() == 1 else torch.where(self.square.any(-1)[:, None, None], scaled, values)
+        scaled = (values - self.mean.unsqueeze(-2)).div_(scale.unsqueeze(-2)).clamp_(-_LARGEST, _LARGEST)
+        scaled = scaled.mul_(mask.unsqueeze(-1))
+        measured = self.square.any(-1)
+        return scaled if bool(measured.all()) else torch.where(measured[:, None, None], scaled, values)
 
 
 class AsTheyAre(nn.Module):
