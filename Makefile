@@ -29,8 +29,8 @@ setup: $(STAMP)  ## virtual environment in .venv: pinned packages, weights and d
 demo: setup  ## fine-tune the default federation on real data; prints where its report is
 	$(BIN)/fogtune run
 
-test: setup  ## all tests, three at a time: where one waits for Ray, others compute
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+test: setup  ## all tests, two at a time: where one waits for Ray, the other computes
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 chaos: setup  ## kill processes of all kinds at random, twenty a game, and compare bits (FOGTUNE_CHAOS=games)
 	FOGTUNE_CHAOS=$${FOGTUNE_CHAOS:-1} $(BIN)/pytest tests/pipelines/test_chaos.py tests/actors/test_machines.py

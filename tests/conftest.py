@@ -56,16 +56,15 @@ LOGIC = Path(__file__).parent / "platform"
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What processes that test side by side (`-n`) get: all of a folder that needs a Ray to share, else a file; first
-    what takes long."""
+    """What processes that test side by side (`-n`) get: one of them all that needs the shared Ray, the others file by
+    file, first what takes long."""
 
     def needs_ray(item: pytest.Item) -> bool:
         return "shared_ray" in getattr(item, "fixturenames", ())
 
     items.sort(key=lambda item: (not needs_ray(item), item.path.is_relative_to(LOGIC)))
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(f"ray of {folder}" if needs_ray(item) else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)
