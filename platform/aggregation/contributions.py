@@ -35,10 +35,12 @@ class Contributions:
                 largest = torch.maximum(largest, some.abs().amax(1))
         # What is largest before rounding is so after it. NaN where a contribution has one.
         self._largest: list[float] = fixed_point(largest).expand(count).tolist()
+        # A sum is at least as large as each, and NaN if one is.
+        self._all_fit = min(self._weights, default=0) >= 1 and _fits(sum(self._largest), max(self._weights))
 
     def refused(self, some: Sequence[int]) -> list[int]:
         """Which of some contributions `ModuleSum.of` refuses."""
-        return [row for row in some if not _fits(self._largest[row], self._weights[row])]
+        return [] if self._all_fit else [i for i in some if not _fits(self._largest[i], self._weights[i])]
 
     def sums(self, groups: Sequence[Sequence[int]], onto: Sequence[ModuleSum | None]) -> list[ModuleSum]:
         """The sum of each group of contributions, none of which are refused.
