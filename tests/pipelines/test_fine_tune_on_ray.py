@@ -44,10 +44,13 @@ def process_of(run_id: str, actor: str) -> int:
 
 
 def test_a_federation_of_three_modalities_learns(runs: Path) -> None:
-    """A cut of the default federation. Over three seeds topic was 0.89 or better, exercise 0.58, side 0.98."""
+    """A cut of the default federation, in which all tasks get as many passes. Over three seeds topic was 0.87 or better,
+    exercise 0.66, side 0.99."""
     config = fogtune.preset(
         "default",
         "rounds=5",
+        "tasks.side.epochs=null",
+        "tasks.topic.epochs=null",
         "evaluation.every=5",
         "evaluation.personal=false",
         "topology.tiers.0.count=2",
