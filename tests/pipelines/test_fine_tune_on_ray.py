@@ -44,7 +44,7 @@ def process_of(run_id: str, actor: str) -> int:
 
 
 def test_a_federation_of_three_modalities_learns(runs: Path) -> None:
-    """A cut of the default federation, in which all tasks get as many passes. Over three seeds topic was 0.87 or better,
+    """A cut of the default federation, in which all tasks get as many passes. Over three seeds topic was 0.87 or more,
     exercise 0.66, side 0.99."""
     config = fogtune.preset(
         "default",
