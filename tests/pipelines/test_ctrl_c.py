@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+import pytest
 
 import fogtune
 from fogtune.platform.config import Config
@@ -57,7 +58,15 @@ def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None]
     return out
 
 
-def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left) -> None:
+@pytest.fixture(scope="module")
+def whole(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory, left: Left) -> object:
+    """What the same run leaves that nobody stops."""
+    return left(fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path_factory.mktemp('whole')}")).directory)
+
+
+def test_a_run_is_stopped_and_resumed(
+    tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left, whole: object
+) -> None:
     (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
     # As a terminal does: to all that the command has started.
     out = stop(
@@ -87,12 +96,11 @@ def test_a_run_is_stopped_and_resumed(tiny: Callable[..., Config], tmp_path: Pat
     assert (resumed.returncode, err) == (0, "")
     assert f"from round {rounds + 1}" in out
     assert json.loads((path / "run.json").read_text())["status"] == "completed"
-    whole = fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path / 'whole'}"))
-    assert left(RunDirectory.open(path)) == left(whole.directory)
+    assert left(RunDirectory.open(path)) == whole
 
 
 def test_a_command_that_is_killed_leaves_no_actor_and_can_be_resumed(
-    tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left
+    tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left, whole: object
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
     with start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray") as running:
@@ -113,5 +121,4 @@ def test_a_command_that_is_killed_leaves_no_actor_and_can_be_resumed(
     (path / "config.yaml").write_text(config.replace("runner: ray", "runner: local"))
     resumed = fogtune.resume(path)
     assert resumed.status == "completed"
-    whole = fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path / 'whole'}"))
-    assert left(resumed.directory) == left(whole.directory)
+    assert left(resumed.directory) == whole
