@@ -52,21 +52,19 @@ class Contributions:
         Raises what `+` raises; then nothing has been added.
         """
         assert not any(self.refused(some) for some in groups)
+        one = {name: tensor[0] for name, tensor in self._tensors.items()}
         found = []
         for some, before in zip(groups, onto, strict=True):
             bound = sum(max(int(self._largest[row]) * self._weights[row], self._weights[row]) for row in some)
-            first = {name: tensor[0] for name, tensor in self._tensors.items()}
-            before = before or ModuleSum(
-                {n: torch.zeros(t.shape, dtype=torch.int64) for n, t in first.items()}, 0, 0, 0
-            )
             weight = sum(self._weights[row] for row in some)
-            found.append(ModuleSum(before.total, *before.sizes_with(first, weight, len(some), bound)))
+            start = before or ModuleSum({n: torch.zeros(t.shape, dtype=torch.int64) for n, t in one.items()}, 0, 0, 0)
+            found.append(ModuleSum(start.total, *start.sizes_with(one, weight, len(some), bound)))
         factors = self._factors(groups)
         rows = factors.any(0).nonzero().flatten()  # no others: zero times what is not finite is not zero
-        exact = torch.float64 if max(one.bound for one in found) < 2**53 else torch.int64
+        exact = torch.float64 if max(summed.bound for summed in found) < 2**53 else torch.int64
         factors = factors[:, rows].to(exact)
         for name, tensor in self._tensors.items():
-            totals = [one.total[name].view(-1) for one in found]
+            totals = [summed.total[name].view(-1) for summed in found]
             for part, values in self._parts(tensor):
                 used = values if len(rows) == len(values) else values[rows]
                 for total, added in zip(totals, _products(factors, fixed_point(used).to(exact)), strict=True):

@@ -32,8 +32,7 @@ class Encoder(nn.Module):
 
     def prefixes_exactly(self, raws: Sequence[Raw]) -> list[Tensor]:
         """`prefixes` with the bits of `prefix`, whoever shares a pass."""
-        computed = self.fingerprint() is not None
-        return [self.prefix(raw) for raw in raws] if computed else self.prefixes(raws)
+        return [self.prefix(raw) for raw in raws]
 
     def fingerprint(self) -> str | None:
         """Of all that its prefixes are computed with (.fingerprint); None where nothing is computed."""

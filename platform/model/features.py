@@ -40,15 +40,14 @@ class FeaturesEncoder(Encoder):
         Raises:
             InputError: a vector or a series does not have the configured channels.
         """
-        device = next(self.parameters()).device
-        return [self._checked(raw).to(device) for raw in raws]
+        return [self._checked(raw) for raw in raws]
 
     def _checked(self, raw: Raw) -> Tensor:
         values = as_series(np.asarray(raw, np.float32), self.channels)
         if values.ndim != 2 or values.shape[1] != self.channels or values.shape[0] == 0:
             problem = f"{self.channels}, but numbers of shape {np.shape(raw)} were read; allowed: their channels"
             raise InputError(f"{self._field}.channels", problem)
-        return torch.as_tensor(values)
+        return torch.as_tensor(values, device=next(self.parameters()).device)
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         for layer in self.layers:

@@ -7,7 +7,7 @@ import pytest
 from fogtune.pipelines.federations import default
 from fogtune.pipelines.hf_fm import METHODS
 from fogtune.pipelines.presets import PRESETS, preset
-from fogtune.platform.config import Config, Task
+from fogtune.platform.config import Config, ImageEncoder, Task
 from fogtune.platform.config.check import check
 from fogtune.platform.errors import InputError
 from fogtune.platform.learning.batches import epochs
@@ -44,7 +44,9 @@ def test_what_is_learned_soon_gets_fewer_passes() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_papers_methods_give_every_task_as_many(method: str) -> None:
-    assert passes(METHODS[method]()) == pytest.approx(dict.fromkeys(default().tasks, 10.8))
+    config = METHODS[method]()
+    assert passes(config) == pytest.approx(dict.fromkeys(default().tasks, 10.8))
+    assert config.model.encoders["image"] == ImageEncoder(size_px=128)
 
 
 @pytest.mark.parametrize("name", ["hierarchical-e2", "hierarchical-e8"])
