@@ -83,9 +83,9 @@ class FoldedConvolution(nn.Module):
         if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             y = F.conv2d(x, self.weight, self.bias, self._stride, self._around, 1, self._groups)
             return y.clamp_(0, 6) if self._clip else y
-        if self._packed is None:
+        if self._packed is None:  # for this shape: a guessed one may have kernels that want another order, each time
             self._packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-                self.weight.detach().to_mkldnn(), self._around, self._stride, [1, 1], self._groups
+                self.weight.detach().to_mkldnn(), self._around, self._stride, [1, 1], self._groups, list(x.shape)
             )
         after = ("hardtanh", [0.0, 6.0], "") if self._clip else ("none", [], "")
         window = (self._around, self._stride, [1, 1], self._groups)
