@@ -58,10 +58,11 @@ class Execution(Section):
     """Disk that prefixes of all runs may take in the user's cache (`$FOGTUNE_CACHE`, `$XDG_CACHE_HOME/fogtune` or
     `~/.cache/fogtune`), from which later runs read them; those used longest ago make room. 0 keeps none there."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of products in the fusion blocks; with bf16, what is trained, what is summed and norms stay fp32."""
+    """Of products in the fusion blocks; with bf16, what is trained, what is summed and norms stay fp32. On processors
+    without bf16 it takes longer than fp32, and a warning in the log says so."""
     matmul: Literal["auto", "default", "onednn"] = "auto"
-    """Library of fp32 products; `auto` is oneDNN on AMD processors (up to 2.2 times as fast there). They round
-    differently: for the same bits on machines of different kinds, name one."""
+    """Library of fp32 products; `auto` is oneDNN on AMD processors with AVX-512 (up to 2.2 times as fast there).
+    They round differently: for the same bits on machines of different kinds, name one."""
 
 
 class Output(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from fogtune.platform.errors import InputError
 from fogtune.platform.model.device import choose
 from fogtune.platform.model.heads import HEADS, HeadKind
 from fogtune.platform.model.m3t import M3TModel
+from fogtune.platform.model.matmul import computes_bf16
 from fogtune.platform.model.statistics import LARGEST_RMS, measure
 from fogtune.platform.modules import is_standardised, modules_of_task
 from fogtune.platform.ownership import Ownership, own, task_begins
@@ -31,6 +33,8 @@ from fogtune.platform.topology_build import build_tree
 
 from .batches import epochs, window
 from .prefixes import AT_ONCE, PrefixCache
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,8 @@ class Workbench:
             self.dataset = Dataset.load(config, self.tree, machine, labels)
             self.model = M3TModel(config, self.dataset.labels).to(choose(config.execution.gpus_per_actor))
         execution = config.execution
+        if execution.precision == "bf16" and self.model.device.type == "cpu" and not computes_bf16():
+            log.warning("execution.precision: this processor has no bf16; fp32 would be faster")
         self.prefixes = PrefixCache(
             self.model, self.dataset.tables, execution.prefix_cache_bytes, execution.prefix_disk_bytes
         )

@@ -1,8 +1,9 @@
-"""Frozen linear layers whose weights lie as oneDNN's kernels read them: in fp32 the same bits, 2 to 20 % sooner.
+"""Frozen linear layers whose weights lie as oneDNN's kernels read them: 2 to 20 % sooner.
 
 oneDNN rearranges a weight in every product that it lies in rows for. A weight that stays as it is can be rearranged
-once, for x W' + b and, where gradients pass through it, for y W: each takes the weight's memory again. Products in bf16
-are oneDNN's wherever the processor has them, those in fp32 where it is chosen (matmul.py).
+once, for x W' + b and, where gradients pass through it, for y W: each takes the weight's memory again. Products in fp32
+keep their bits with AVX-512. Those in bf16 are oneDNN's wherever the processor has them, those in fp32 where it is
+chosen (matmul.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class FrozenLinear(nn.Linear):
         computed_in = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if x.device.type != "cpu" or computed_in != self.weight.dtype:
             return False
-        return chosen() == "onednn" or (computed_in == torch.bfloat16 and computes_bf16())
+        return computes_bf16() if computed_in == torch.bfloat16 else chosen() == "onednn"
 
     def _pack(self, transposed: bool) -> Tensor:
         if transposed not in self._packed:

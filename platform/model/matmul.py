@@ -1,8 +1,9 @@
 """The library of fp32 products, for all of torch in this process.
 
-torch's own, MKL, runs at less than half the speed of oneDNN on AMD's newer processors (on Zen 4 at nine tenths), and
-both are in the same wheel. torch gives an fp32 product to oneDNN only where it is told that bf16 inside is precise
-enough. A processor without matrix units for that (AMX) computes it in true fp32 all the same, which one product shows.
+torch's own, MKL, runs at less than half the speed of oneDNN on AMD's newest processors and at nine tenths on Zen 4
+(equal on AMD's without AVX-512), and both are in the same wheel. torch gives an fp32 product to oneDNN only where it
+is told that bf16 inside is precise enough. A processor without matrix units for that (AMX) computes it in true fp32 all
+the same, which one product shows.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ Matmul = Literal["auto", "default", "onednn"]
 def choose(matmul: Matmul, large: bool = True) -> None:
     """Let this process have a library of products.
 
-    `auto` is oneDNN for large products on AMD processors where it is exact: a property of the machine, not a
-    measurement of its speed, so that all its processes choose alike.
+    `auto` is oneDNN for large products on AMD processors with AVX-512 where it is exact: a property of the machine, not
+    a measurement of its speed, so that all its processes choose alike.
 
     Args:
         matmul: the library.
@@ -36,7 +37,7 @@ def choose(matmul: Matmul, large: bool = True) -> None:
     if matmul == "onednn" and not onednn_is_exact():
         problem = "onednn does not compute fp32 products in fp32 on this processor; allowed: auto, default"
         raise InputError("execution.matmul", problem)
-    fast = matmul == "onednn" or (matmul == "auto" and large and _is_amd() and onednn_is_exact())
+    fast = matmul == "onednn" or (matmul == "auto" and large and _is_newer_amd() and onednn_is_exact())
     _set("bf16" if fast else "none")
 
 
@@ -83,6 +84,8 @@ def _set(precision: str) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def _is_amd() -> bool:
+def _is_newer_amd() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
+    if not cpuinfo.exists() or "AuthenticAMD" not in cpuinfo.read_text():
+        return False
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"

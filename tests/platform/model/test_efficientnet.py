@@ -30,16 +30,18 @@ def test_it_computes_the_same(network: Any, size_px: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")  # type: ignore[no-untyped-call]
 @torch.no_grad()
 def test_weights_lie_as_the_kernels_read_them(network: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """For one image and for eight; where oneDNN has to rearrange them, that takes ten times as long as the rest."""
     folded = FoldedEfficientNet(network)
     folded(torch.zeros(1, 3, 96, 96))
-    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
         folded(torch.zeros(1, 3, 96, 96))
         folded(torch.zeros(8, 3, 96, 96))
-    done = [line for line in capfd.readouterr().out.splitlines() if line.startswith("onednn_verbose") and "exec" in line]
+    done = [
+        line for line in capfd.readouterr().out.splitlines() if line.startswith("onednn_verbose") and "exec" in line
+    ]
     assert sum("convolution" in line for line in done) >= 2 * 49
     assert not [line for line in done if ",reorder," in line]
 

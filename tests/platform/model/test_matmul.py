@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,12 +37,23 @@ def test_every_library_is_exact_to_fp32(library: matmul.Matmul) -> None:
     assert error_of(batch @ b, batch, b) < 2e-6
 
 
-def test_auto_is_what_is_exact_on_amd(monkeypatch: pytest.MonkeyPatch) -> None:
-    for amd, exact, expected in ((True, True, "onednn"), (True, False, "default"), (False, True, "default")):
-        monkeypatch.setattr(matmul, "_is_amd", lambda amd=amd: amd)
-        monkeypatch.setattr(matmul, "onednn_is_exact", lambda exact=exact: exact)
-        matmul.choose("auto")
-        assert matmul.chosen() == expected
+@pytest.mark.parametrize(
+    ("vendor", "capability", "exact", "expected"),
+    [
+        ("AuthenticAMD", "AVX512", True, "onednn"),
+        ("AuthenticAMD", "AVX512", False, "default"),
+        ("AuthenticAMD", "AVX2", True, "default"),
+        ("GenuineIntel", "AVX512", True, "default"),
+    ],
+)
+def test_auto_is_what_is_faster_and_exact(
+    vendor: str, capability: str, exact: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id : {vendor}")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: exact)
+    matmul.choose("auto")
+    assert matmul.chosen() == expected
 
 
 def test_a_library_that_is_not_exact_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

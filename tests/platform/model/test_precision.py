@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from fogtune.platform.config import Config
+from fogtune.platform.learning import workbench
 from fogtune.platform.learning.local import train
 from fogtune.platform.learning.pupil import Member
 from fogtune.platform.learning.workbench import Workbench
@@ -45,3 +47,15 @@ def test_prefixes_and_what_leaves_the_blocks_are_fp32(tiny: MakeConfig) -> None:
         ours, theirs = (model.backbone.fuse(tokens, mask) for model in (rounded, exact))
     assert ours.dtype == torch.float32
     assert 1e-5 < float((ours - theirs).norm() / theirs.norm()) < 0.02
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_processor_without_bf16_is_told_of(
+    has_bf16: bool, tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workbench, "computes_bf16", lambda: has_bf16)
+    Workbench(tiny("execution.precision=fp32"))
+    assert not caplog.messages
+    Workbench(tiny("execution.precision=bf16"))
+    said = "execution.precision: this processor has no bf16; fp32 would be faster"
+    assert caplog.messages == ([] if has_bf16 else [said])
