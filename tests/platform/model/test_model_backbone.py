@@ -50,7 +50,8 @@ def test_the_libraries_of_products_agree(backbone: Backbone) -> None:
     with using("default"):
         theirs = backbone.text_tokens(TEXT)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    assert not torch.equal(ours, theirs)
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":  # elsewhere both may take the same kernel
+        assert not torch.equal(ours, theirs)
 
 
 def test_nothing_of_it_trains(backbone: Backbone) -> None:
