@@ -23,7 +23,7 @@ class _LoraProduct(Function):
     """Legend: N rows, G groups with an A and a B of their own (or none, and A and B for all), I inputs, O outputs, R
     rank.
 
-    What is R wide is computed R high: libraries are two to eight times as fast with few rows as with few columns.
+    What is R wide is computed R high: libraries are up to eight times as fast with few rows as with few columns.
     """
 
     @staticmethod

@@ -40,11 +40,10 @@ def test_weights_lie_as_the_kernels_read_them(network: Any, capfd: pytest.Captur
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
         for pixels in some:
             folded(pixels)
-    done = [
-        line for line in capfd.readouterr().out.splitlines() if line.startswith("onednn_verbose") and "exec" in line
-    ]
-    assert sum("convolution" in line for line in done) >= 2 * 49
-    assert not [line for line in done if ",reorder," in line]
+    done = [line.split(",") for line in capfd.readouterr().out.splitlines() if ",primitive,exec," in line]
+    assert sum("convolution" in step for step in done) == 2 * 49
+    of_weights = [step for step in done if not step[-2].startswith(("1x", "8x"))]  # shapes of images begin so
+    assert not [step for step in of_weights if "reorder" in step]
 
 
 @pytest.mark.parametrize("clip", [False, True])
