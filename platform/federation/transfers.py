@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from typing import NamedTuple
@@ -122,13 +122,8 @@ class Transfers:
             whole = {module for module, order in sent if module not in order.changes}
             amounts = {m: self._sizes.version[m] if m in whole else self._sizes.change[m] for m, _ in sent}
             last = self.move("backhaul", (parent, access), amounts, last, parent).last
-        hearing: dict[str, tuple[list[str], list[str]]] = {module: ([], []) for module in needed}
-        for order in orders:
-            for module in order.fetched:
-                if module not in order.sources:
-                    hearing[module][module in order.changes].append(order.device)
         has: dict[tuple[str, str], tuple[int, ...]] = {}
-        for module, groups in hearing.items():
+        for module, groups in hearing(orders).items():
             for size, receivers in zip((self._sizes.version, self._sizes.change), groups, strict=True):
                 if receivers:
                     amounts = self._amounts_of((module,), size)
@@ -273,6 +268,17 @@ class Transfers:
     def _home(self, order: DeviceOrder) -> str:
         """Who must be ready for the round before a device goes on: not its node, if it is under way already."""
         return self._parent(order.device) if order.begun is None else order.device
+
+
+def hearing(orders: Iterable[DeviceOrder]) -> dict[str, tuple[list[str], list[str]]]:
+    """Module -> devices that hear the whole of it from their access node, and those that hear how it has changed."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for order in orders:
+        for module in order.fetched:
+            groups = found.setdefault(module, ([], []))
+            if module not in order.sources:
+                groups[module in order.changes].append(order.device)
+    return found
 
 
 def _of_update(action: Action, order: DeviceOrder) -> Action:

@@ -15,7 +15,7 @@ from fogtune.platform.topology import Tree
 
 from .messages import DeviceOrder
 from .script import Moves
-from .transfers import Sizes
+from .transfers import Sizes, hearing
 
 
 def unpriced_rows(
@@ -59,11 +59,7 @@ def unpriced_rows(
 
 def _download(writer: RowsWriter, parent: str, orders: Iterable[DeviceOrder], sizes: Sizes) -> None:
     """What a node gives its devices, a module after the other: whole, then as a change to those who can use it."""
-    hearing: dict[str, tuple[list[str], list[str]]] = {}
-    for order in orders:
-        for module in order.fetched:
-            hearing.setdefault(module, ([], []))[module in order.changes].append(order.device)
-    for module, groups in hearing.items():
+    for module, groups in hearing(orders).items():
         for size, devices in zip((sizes.version, sizes.change), groups, strict=True):
             if devices:
                 writer.add("downlink", [parent] * len(devices), devices, {module: size[module]})
