@@ -210,6 +210,18 @@ def watches(tiny: Callable[..., Config]) -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
+def bare(watches: Callable[..., Config]) -> Callable[..., Config]:
+    """Makes `tiny` without a backbone: the same devices, which all have series, and readers tell the side. For what
+    depends on who has which modules, and not on what these are."""
+    groups = {"watch": (2, ["exercise"]), "reader": (2, ["side"]), "coach": (1, ["exercise", "side"])}
+    devices = [
+        {"name": name, "count": count, "modalities": ["imu"], "tasks": tasks} for name, (count, tasks) in groups.items()
+    ]
+    tasks = {name: {"source": "watch", "inputs": ["imu"], "label": name} for name in ("exercise", "side")}
+    return lambda *overrides: watches(f"devices={json.dumps(devices)}", f"tasks={json.dumps(tasks)}", *overrides)
+
+
+@pytest.fixture(scope="session")
 def images() -> tuple[str, ...]:
     """Overrides that make `tiny` two devices that answer questions: camera-0 sees images, reader-0 has texts alone."""
     return (

@@ -55,14 +55,14 @@ def left(
     ids=["cadence", "scopes", "late"],
 )
 def test_the_bits_do_not_depend_on_which_nodes_share_an_actor(
-    tiny: MakeConfig,
+    bare: MakeConfig,
     shared_ray: None,
     changes: tuple[str, ...],
     times: int,
     names: set[str],
     request: pytest.FixtureRequest,
 ) -> None:
-    config = tiny(*changes, "execution.nodes_per_actor=3", "execution.devices_per_actor=9")
+    config = bare(*changes, "execution.nodes_per_actor=3", "execution.devices_per_actor=9")
     namespace = f"packed-{request.node.callspec.id}"
 
     def look() -> None:

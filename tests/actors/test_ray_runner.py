@@ -68,21 +68,24 @@ def same_bits(ours: Snapshot, theirs: Snapshot) -> bool:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("model", "changes"),
     [
-        (CADENCE, "execution.devices_per_actor=5"),  # 1 host
-        (SAMPLED, "federation.rule.kind=fedyogi", "execution.devices_per_actor=2"),  # 3 hosts
-        (DEEP, 'federation.modules=[{"match": "head/*", "scope": "device"}]', "execution.devices_per_actor=1"),
-        (NETWORK, HEADED, SMALL, GOSSIPED, "federation.compress_down=true", "federation.adaptive={}"),
-        (*LATE, "execution.devices_per_actor=1"),
-        (*LATE, *STAR),
+        ("tiny", (CADENCE, "execution.devices_per_actor=5")),  # 1 host
+        ("tiny", (SAMPLED, "federation.rule.kind=fedyogi", "execution.devices_per_actor=2")),  # 3 hosts
+        (
+            "bare",
+            (DEEP, 'federation.modules=[{"match": "head/*", "scope": "device"}]', "execution.devices_per_actor=1"),
+        ),
+        ("bare", (NETWORK, HEADED, SMALL, GOSSIPED, "federation.compress_down=true", "federation.adaptive={}")),
+        ("bare", (*LATE, "execution.devices_per_actor=1")),
+        ("tiny", (*LATE, *STAR)),
     ],
     ids=["1-host", "3-hosts", "one-a-device", "network", "late", "late-star"],
 )
 def test_ray_gives_the_bits_of_one_process(
-    tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...], request: pytest.FixtureRequest
+    shared_ray: None, model: str, changes: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
-    config = tiny(*changes)
+    config = request.getfixturevalue(model)(*changes)
     local = rounds(LocalRunner(config), 2)
     distributed = rounds(RayRunner(config, f"bits-{request.node.callspec.id}"), 2)
     assert distributed[:2] == local[:2]
@@ -338,9 +341,9 @@ def test_a_killed_head_takes_its_members_updates_with_it(watches: MakeConfig, sh
 
 
 def test_what_a_killed_host_was_to_hand_on_is_missed_by_those_who_wait_for_it(
-    tiny: MakeConfig, shared_ray: None
+    bare: MakeConfig, shared_ray: None
 ) -> None:
-    config = tiny(*LATE, "execution.devices_per_actor=1", "federation.quorum=0.2", *ALONE)
+    config = bare(*LATE, "execution.devices_per_actor=1", "federation.quorum=0.2", *ALONE)
     (_, twin), _, _ = rounds(LocalRunner(config), 2)
     told = {d["about"]: d["why"] for d in twin.decisions if d["what"] == "is handed on"}
     assert "from coach-0: " in told["reader-0"]

@@ -19,7 +19,8 @@ from fogtune.platform.config import Config
 from fogtune.platform.config.load import dump_config
 from fogtune.platform.run import RunDirectory
 
-CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5")
+CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5", "local.epochs=10")
+"""Rounds that take long enough to be interrupted."""
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
 
 Alive = Callable[[list[psutil.Process]], list[str]]
@@ -59,18 +60,18 @@ def stop(running: subprocess.Popen[str], after: str, send: Callable[[int], None]
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory, left: Left) -> object:
+def whole(watches: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory, left: Left) -> object:
     """What the same run leaves that nobody stops."""
-    return left(fogtune.run(tiny(*CHANGES, f"output.directory={tmp_path_factory.mktemp('whole')}")).directory)
+    return left(fogtune.run(watches(*CHANGES, f"output.directory={tmp_path_factory.mktemp('whole')}")).directory)
 
 
 def test_a_run_is_stopped_and_resumed(
-    tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left, whole: object
+    watches: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left, whole: object
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
+    (tmp_path / "watches.yaml").write_text(dump_config(watches(*CHANGES, "execution.devices_per_actor=5")))
     # As a terminal does: to all that the command has started.
     out = stop(
-        start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray"),
+        start(tmp_path, "run", "watches.yaml", "--set", "execution.runner=ray"),
         "round 1/10",
         lambda pid: os.killpg(pid, signal.SIGINT),
         alive,
@@ -100,10 +101,10 @@ def test_a_run_is_stopped_and_resumed(
 
 
 def test_a_command_that_is_killed_leaves_no_actor_and_can_be_resumed(
-    tiny: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left, whole: object
+    watches: Callable[..., Config], tmp_path: Path, alive: Alive, left: Left, whole: object
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(*CHANGES, "execution.devices_per_actor=5")))
-    with start(tmp_path, "run", "tiny.yaml", "--set", "execution.runner=ray") as running:
+    (tmp_path / "watches.yaml").write_text(dump_config(watches(*CHANGES, "execution.devices_per_actor=5")))
+    with start(tmp_path, "run", "watches.yaml", "--set", "execution.runner=ray") as running:
         assert running.stdout is not None
         assert any(line.startswith("round 2/10") for line in running.stdout)
         started = psutil.Process(running.pid).children(recursive=True)

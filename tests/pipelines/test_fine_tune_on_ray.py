@@ -79,11 +79,11 @@ def test_a_federation_of_three_modalities_learns(runs: Path) -> None:
 
 
 def test_a_host_that_is_killed_while_it_trains_fails_the_run_which_can_be_resumed(
-    tiny: MakeConfig, runs: Path, left: Left
+    bare: MakeConfig, runs: Path, left: Left
 ) -> None:
     """Two hosts: one has watch-0 and reader-0."""
-    changes = (f"output.directory={runs}", "rounds=3", "local.epochs=12", "evaluation.personal=false", *ALONE)
-    config = tiny(*changes, "execution.runner=ray", "execution.devices_per_actor=3")
+    changes = (f"output.directory={runs}", "rounds=3", "local.epochs=40", "evaluation.personal=false", *ALONE)
+    config = bare(*changes, "execution.runner=ray", "execution.devices_per_actor=3")
     timers = []
 
     def on_event(record: RoundRecord) -> None:
@@ -105,7 +105,7 @@ def test_a_host_that_is_killed_while_it_trains_fails_the_run_which_can_be_resume
     file.write_text(file.read_text().replace("runner: ray", "runner: local"))
     resumed = fogtune.resume(failed.directory.path)
     assert resumed.status == "completed"
-    whole = fogtune.run(tiny(*changes))
+    whole = fogtune.run(bare(*changes))
     assert left(resumed.directory) == left(whole.directory)
 
 

@@ -118,7 +118,8 @@ def test_a_cluster_that_is_gone_fails_the_run(
 
 @pytest.mark.usefixtures("shared_ray")
 def test_killed_actors_of_all_kinds_change_no_bit(watches: MakeConfig, tmp_path: Path, left: Left) -> None:
-    changes = ("rounds=5", "evaluation.every=1", "federation.cadence={fog: 2}", "execution.fused_devices=2")
+    fog = ("topology.tiers.0.count=1", "federation.cadence={fog: 2}")
+    changes = ("rounds=5", "evaluation.every=1", "execution.fused_devices=2", *fog)
     kills = {1: "coordinator", 2: "fog/0", 3: "devices/0/0", 4: "coordinator"}
 
     def on_event(record: RoundRecord) -> None:

@@ -36,11 +36,12 @@ def test_rounds_stages_and_the_end_are_in_the_log_of_a_resumed_run(tiny: MakeCon
 def test_actors_log_run_round_and_name_where_ray_keeps_it(
     watches: MakeConfig, tmp_path: Path, shared_ray: None
 ) -> None:
-    changes = ("rounds=2", "execution.runner=ray", "execution.devices_per_actor=3", "federation.cadence={fog: 2}")
+    fog = ("topology.tiers.0.count=1", "federation.cadence={fog: 2}")
     one_by_one = "execution.fused_devices=1"  # else one host trained them all
-    run = fogtune.run(watches(*changes, one_by_one, f"output.directory={tmp_path}")).directory
+    changes = ("rounds=2", "execution.runner=ray", "execution.devices_per_actor=3", one_by_one, *fog)
+    run = fogtune.run(watches(*changes, f"output.directory={tmp_path}")).directory
     logs = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1] / "logs"  # type: ignore[no-untyped-call]
-    expected = {(name, n) for name in ("coordinator", "devices/0/0", "devices/0+1/0", "fog/0", "fog/1") for n in "12"}
+    expected = {(name, n) for name in ("coordinator", "devices/0/0", "devices/0/1", "fog/0") for n in "12"}
     pattern = re.compile(rf"^\S+ \S+ INFO {re.escape(run.id)} round (\d+) (\S+): ", re.MULTILINE)
     found: set[tuple[str, str]] = set()
     for _ in range(50):  # processes write what they have left when they end

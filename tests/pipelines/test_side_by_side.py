@@ -19,7 +19,14 @@ from fogtune.platform.run import RoundRecord, RunDirectory
 
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
 # Rounds long enough for the one to be killed in between.
-CHANGES = ("rounds=5", "federation.cadence={fog: 2}", "evaluation.every=5", "execution.runner=ray", "local.epochs=60")
+CHANGES = (
+    "rounds=5",
+    "topology.tiers.0.count=1",
+    "federation.cadence={fog: 2}",
+    "evaluation.every=5",
+    "execution.runner=ray",
+    "local.epochs=30",
+)
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

@@ -22,11 +22,11 @@ Left = Callable[[RunDirectory], tuple[list[RoundRecord], object, object]]
 BASE = (
     "rounds=6",
     "evaluation.every=3",
-    "devices=[{name: reader, count: 4, modalities: [text], tasks: [topic]}, "
+    "devices=[{name: reader, count: 4, modalities: [imu], tasks: [side]}, "
     "{name: watch, count: 2, modalities: [imu], tasks: [exercise], device_class: watch}]",
     "network={channel: {kind: log-distance, shadowing_db: 0}, radio: {fading: none}, placement: {radius_m: 50}}",
-    "network.classes={phone: {processor: {kind: power, flops_per_s: 4e9, power_w: 2}, speed_spread: 0.3}, "
-    "watch: {processor: {kind: power, flops_per_s: 12e8, power_w: 2}, speed_spread: 0.3}}",
+    "network.classes={phone: {processor: {kind: power, flops_per_s: 4e6, power_w: 2}, speed_spread: 0.3}, "
+    "watch: {processor: {kind: power, flops_per_s: 12e5, power_w: 2}, speed_spread: 0.3}}",
 )
 FOG = "federation.synchrony={fog: {kind: asynchronous, share: 0.6}}"
 CLOUD = "federation.synchrony={cloud: {kind: asynchronous, share: 0.5}}"
@@ -44,14 +44,14 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDirectory]:
+def whole(bare: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDirectory]:
     """The runs of all kinds, undisturbed and in one process."""
     done: dict[str, RunDirectory] = {}
 
     def run(kind: str) -> RunDirectory:
         if kind not in done:
             directory = tmp_path_factory.mktemp("whole")
-            ran = fogtune.run(tiny(*BASE, *KINDS[kind], f"output.directory={directory}"))
+            ran = fogtune.run(bare(*BASE, *KINDS[kind], f"output.directory={directory}"))
             assert ran.status == "completed"
             done[kind] = ran.directory
         return done[kind]
@@ -83,30 +83,30 @@ def test_the_slow_are_late(whole: Callable[[str], RunDirectory], kind: str, late
 @pytest.mark.usefixtures("shared_ray")
 @pytest.mark.parametrize("kind", ["both", "cut off", "star"])
 def test_ray_gives_the_same_bits(
-    tiny: MakeConfig, tmp_path: Path, whole: Callable[[str], RunDirectory], left: Left, kind: str
+    bare: MakeConfig, tmp_path: Path, whole: Callable[[str], RunDirectory], left: Left, kind: str
 ) -> None:
-    ran = fogtune.run(tiny(*BASE, *KINDS[kind], f"output.directory={tmp_path}", "execution.runner=ray"))
+    ran = fogtune.run(bare(*BASE, *KINDS[kind], f"output.directory={tmp_path}", "execution.runner=ray"))
     assert left(ran.directory) == left(whole(kind))
 
 
 @pytest.mark.parametrize(("kind", "last"), [("fog", 2), ("cloud", 3), ("both", 4), ("cut off", 2), ("star", 3)])
 def test_a_stopped_run_knows_who_is_under_way(
-    tiny: MakeConfig, tmp_path: Path, whole: Callable[[str], RunDirectory], left: Left, kind: str, last: int
+    bare: MakeConfig, tmp_path: Path, whole: Callable[[str], RunDirectory], left: Left, kind: str, last: int
 ) -> None:
     def stop(record: RoundRecord) -> None:
         if record.round == last:
             raise KeyboardInterrupt
 
-    stopped = fogtune.run(tiny(*BASE, *KINDS[kind], f"output.directory={tmp_path}"), on_event=stop)
+    stopped = fogtune.run(bare(*BASE, *KINDS[kind], f"output.directory={tmp_path}"), on_event=stop)
     assert stopped.status == "stopped"
     assert left(fogtune.resume(stopped.directory.path).directory) == left(whole(kind))
 
 
 @pytest.mark.parametrize("kind", ["asynchronous", "semi-synchronous"])
-def test_who_waits_for_all_is_synchronous(tiny: MakeConfig, tmp_path: Path, left: Left, kind: str) -> None:
+def test_who_waits_for_all_is_synchronous(bare: MakeConfig, tmp_path: Path, left: Left, kind: str) -> None:
     waiting = f"federation.synchrony={{fog: {{kind: {kind}, share: 1}}, cloud: {{kind: {kind}, share: 1}}}}"
     found = [
-        left(fogtune.run(tiny(*BASE, *changes, "rounds=3", f"output.directory={tmp_path}")).directory)
+        left(fogtune.run(bare(*BASE, *changes, "rounds=3", f"output.directory={tmp_path}")).directory)
         for changes in ((), (waiting,))
     ]
     assert found[0] == found[1]

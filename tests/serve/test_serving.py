@@ -71,7 +71,8 @@ def run(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(run: Path, shared_ray: None) -> Iterator[str]:
-    with serving(Settings(run=str(run), max_batch_rows=8), port=free_port()) as found:
+    patient = Settings(run=str(run), max_batch_rows=8, timeout_s=55)  # while a killed model server is started again
+    with serving(patient, port=free_port()) as found:
         until(lambda: ask(f"{found}/v2/health/ready")["ready"], 60)
         yield found
 
