@@ -21,7 +21,7 @@ def main(folder: Path, rounds: int, processes: int, rank: int) -> None:
     watch = Stopwatch()
     if processes > 1:
         torch.set_num_threads(1)
-        store = f"file://{folder}/plain.store"
+        store = f"file://{folder.resolve()}/plain.store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     shared = Shared(folder)
     model, rows, orders = build(shared), Rows(shared), shared.orders
