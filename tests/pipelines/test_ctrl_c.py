@@ -19,7 +19,7 @@ from fogtune.platform.config import Config
 from fogtune.platform.config.load import dump_config
 from fogtune.platform.run import RunDirectory
 
-CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5", "local.epochs=10")
+CHANGES = ("topology.tiers=[]", "rounds=10", "evaluation.every=5", "local.epochs=30")
 """Rounds that take long enough to be interrupted."""
 COMMAND = [sys.executable, "-c", "from fogtune.pipelines.cli import main; main()"]
 

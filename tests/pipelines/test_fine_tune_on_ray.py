@@ -82,7 +82,7 @@ def test_a_host_that_is_killed_while_it_trains_fails_the_run_which_can_be_resume
     bare: MakeConfig, runs: Path, left: Left
 ) -> None:
     """Two hosts: one has watch-0 and reader-0."""
-    changes = (f"output.directory={runs}", "rounds=3", "local.epochs=40", "evaluation.personal=false", *ALONE)
+    changes = (f"output.directory={runs}", "rounds=3", "local.epochs=80", "evaluation.personal=false", *ALONE)
     config = bare(*changes, "execution.runner=ray", "execution.devices_per_actor=3")
     timers = []
 

@@ -25,7 +25,7 @@ CHANGES = (
     "federation.cadence={fog: 2}",
     "evaluation.every=5",
     "execution.runner=ray",
-    "local.epochs=30",
+    "local.epochs=60",
 )
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
