@@ -1,9 +1,8 @@
-"""What all tests share: no network, repeatable random examples, made-up runs for what a person sees, a tiny federation
-on real data and weights, cells drawn by hand, and one Ray for all who need it."""
+"""What all tests share: no network, repeatable random examples, a tiny federation on real data and weights and ever
+smaller ones without a backbone, services to ask, and one Ray for all who need it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +25,11 @@ import pytest
 from hypothesis import settings
 
 from fogtune.pipelines.serving import RAY_ENVIRONMENT
-from fogtune.platform.config import Config, CountedTopology, DeviceGroup, EmbeddedSource, Task, Tier
-from fogtune.platform.run import NodeEntry, RoundRecord, RunDirectory
+from fogtune.platform.config import Config
+from fogtune.platform.run import RoundRecord, RunDirectory
 
 if TYPE_CHECKING:
     from fogtune.platform.federation.snapshot import Snapshot
-    from fogtune.platform.network.routing import Cell
-    from fogtune.serve.rows import Outcome, Row
-    from fogtune.serve.service import PredictRows
 
 # Inherited by Ray's workers and by the commands that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -47,8 +43,6 @@ os.environ |= RAY_ENVIRONMENT
 # No deadline: how long an example takes is the machine's business. No database: it would make runs differ.
 settings.register_profile("fogtune", deadline=None, derandomize=True, database=None)
 settings.load_profile("fogtune")
-
-MakeRun = Callable[..., RunDirectory]
 
 LOGIC = Path(__file__).parent / "platform"
 """Many short tests."""
@@ -109,62 +103,6 @@ def ray_head(ray_folder: Callable[[], Path]) -> Callable[..., AbstractContextMan
     return started
 
 
-@pytest.fixture
-def record() -> Callable[..., RoundRecord]:
-    """Makes a record; in even rounds an update is lost, round 1 is not evaluated."""
-
-    def make(number: int, rounds: int = 3) -> RoundRecord:
-        return RoundRecord(
-            round=number,
-            rounds=rounds,
-            wall_s=1.5,
-            virtual_time_s=20.0,
-            energy_j=None,
-            bytes={"uplink": 1_000_000, "downlink": 2_000_000, "backhaul": 500_000, "d2d": 0},
-            participants=4,
-            dropped=0,
-            updates_lost=int(number % 2 == 0),
-            failures={"crash": 1} if number % 2 == 0 else {},
-            loss={"topic": 1 / number, "vqa": 2 / number},
-            tasks={}
-            if number == 1
-            else {
-                "topic": {"accuracy": 0.25 * number, "personal_mean": 0.5, "personal_worst_decile": 0.125},
-                "vqa": {"accuracy": 0.125 * number},
-            },
-            modules_moved={"head/topic": 1_500_000, "adapter/fusion": 2_000_000},
-        )
-
-    return make
-
-
-@pytest.fixture
-def make_run(tmp_path: Path, record: Callable[..., RoundRecord]) -> MakeRun:
-    """Makes a run below `tmp_path / "runs"`."""
-
-    def make(
-        name: str = "demo", *, rounds: int = 3, status: str = "completed", error: str | None = None
-    ) -> RunDirectory:
-        config = Config(
-            name=name,
-            rounds=3,
-            topology=CountedTopology(tiers=(Tier(name="fog", count=1),)),
-            devices=(DeviceGroup(name="reader", count=4, modalities=("text",), tasks=("topic", "vqa")),),
-            sources={"news": EmbeddedSource(asset="bbc-news")},
-            tasks={name: Task(source="news", inputs=("text",), label=name) for name in ("topic", "vqa")},
-        )
-        run = RunDirectory.create(config, tmp_path / "runs")
-        nodes = {"cloud": entry("cloud", None), "fog-0": entry("fog", "cloud")}
-        nodes |= {f"reader-{row}": entry("device", "fog-0", "reader", ["head/topic", "head/vqa"]) for row in range(4)}
-        run.write_topology(nodes)
-        for number in range(1, rounds + 1):
-            run.append(record(number))
-        run.finish(status, error)  # type: ignore[arg-type]
-        return run
-
-    return make
-
-
 @pytest.fixture(scope="session")
 def tiny() -> Callable[..., Config]:
     """Makes the preset `smoke` with five devices and few samples, four rounds of a third of a second, in process.
@@ -213,10 +151,12 @@ def watches(tiny: Callable[..., Config]) -> Callable[..., Config]:
 def bare(watches: Callable[..., Config]) -> Callable[..., Config]:
     """Makes `tiny` without a backbone: the same devices, which all have series, and readers tell the side. For what
     depends on who has which modules, and not on what these are."""
-    groups = {"watch": (2, ["exercise"]), "reader": (2, ["side"]), "coach": (1, ["exercise", "side"])}
-    devices = [
-        {"name": name, "count": count, "modalities": ["imu"], "tasks": tasks} for name, (count, tasks) in groups.items()
-    ]
+    groups = {
+        "watch": {"device_class": "watch", "count": 2, "tasks": ["exercise"]},
+        "reader": {"count": 2, "tasks": ["side"]},
+        "coach": {"device_class": "gateway", "count": 1, "tasks": ["exercise", "side"]},
+    }
+    devices = [{"name": name, "modalities": ["imu"], **group} for name, group in groups.items()]
     tasks = {name: {"source": "watch", "inputs": ["imu"], "label": name} for name in ("exercise", "side")}
     return lambda *overrides: watches(f"devices={json.dumps(devices)}", f"tasks={json.dumps(tasks)}", *overrides)
 
@@ -269,27 +209,6 @@ def own_folders(tiny: Callable[..., Config]) -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def draw() -> Callable[..., Cell]:
-    """Draws a cell around `ap`. `a>b 3`: a bit from a to b costs 3; `a=b 3`: and as much from b to a."""
-    import networkx as nx  # type: ignore[import-untyped]
-
-    from fogtune.platform.network.routing import Cell
-
-    def drawn(*links: str) -> Cell:
-        graph = nx.DiGraph()
-        graph.add_node("ap")
-        for link in links:
-            ends, cost = link.split()
-            one, other = ends.replace("=", ">").split(">")
-            graph.add_edge(one, other, cost=float(cost))
-            if "=" in ends:
-                graph.add_edge(other, one, cost=float(cost))
-        return Cell("ap", graph, frozenset(graph["ap"]))
-
-    return drawn
-
-
-@pytest.fixture(scope="session")
 def served(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two rounds with versions 1 and 2: texts, images and series; adapters and the head of topic a region's,
     prompts a device's own. Not to be changed: `copied` is a copy."""
@@ -318,77 +237,6 @@ def served(tiny: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
 def copied(served: Path, tmp_path: Path) -> Path:
     """A copy of the served run, to be changed."""
     return Path(shutil.copytree(served, tmp_path / "run"))
-
-
-@pytest.fixture(scope="session")
-def made_up(tiny: Callable[..., Config]) -> Callable[[Path, int], Path]:
-    """Makes a run by hand, below a folder, with tasks of all kinds of heads and so many versions, the third damaged."""
-    tasks = {
-        "topic": {"source": "news", "inputs": ["text"], "label": "topic"},
-        "tags": {"source": "vqa", "inputs": ["text", "image"], "label": "answer", "head": "multilabel"},
-        "load": {"source": "watch", "inputs": ["imu"], "label": "exercise", "head": "regression"},
-    }
-    labels: dict[str, list[str]] = {"topic": ["short", "long"], "tags": ["red", "wordy"], "load": []}
-    config = tiny(
-        f"tasks={json.dumps(tasks)}",
-        'devices=[{"name": "phone", "count": 2, "modalities": ["text", "image", "imu"], '
-        '"tasks": ["topic", "tags", "load"]}]',
-        'sources.vqa={"kind": "embedded", "asset": "easy-vqa"}',
-        'model.encoders.image={"kind": "image"}',
-    )
-
-    def publish(run: Path, number: int) -> None:
-        """A version with a head of each task at the cloud, and for topic at fog-0, too."""
-        version = run / "modules" / f"v{number}"
-        version.mkdir(parents=True)
-        (version / "module.safetensors").write_bytes(b"weights")
-        nodes = [("cloud", f"head/{task}") for task in tasks] + [("fog-0", "head/topic"), ("cloud", "encoder/imu")]
-        nodes += [("cloud", "encoder/image")]
-        entry = {"file": "module.safetensors", "sha256": hashlib.sha256(b"weights").hexdigest()}
-        described = {
-            name: {
-                "inputs": task["inputs"],
-                "head": task.get("head", "classification"),
-                "labels": labels[name],
-                "metrics": {"accuracy": number / 4},
-            }
-            for name, task in tasks.items()
-        }
-        modules = [{"node": node, "module": module, **entry} for node, module in nodes]
-        (version / "manifest.json").write_text(json.dumps({"modules": modules, "tasks": described}))
-
-    def make(parent: Path, versions: int) -> Path:
-        run = RunDirectory.create(config, parent)
-        for number in range(1, versions + 1):
-            publish(run.path, number)
-            if number == 3:
-                (run.path / "modules/v3/module.safetensors").write_bytes(b"tampered")
-        return run.path
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def answers() -> PredictRows:
-    """What the model would say of rows of a run of `made_up`, computed from the samples."""
-
-    async def predict_rows(rows: Sequence[Row]) -> Sequence[Outcome]:
-        """topic: a text is long by its characters, ten are surely; tags: how red the image is, and how wordy the text;
-        load: the sum of the series. The version and the variant show in none of them."""
-        outcomes: list[Outcome] = []
-        for row in rows:
-            text, image, imu = (row.inputs.get(name) for name in ("text", "image", "imu"))
-            if row.task == "topic":
-                assert isinstance(text, str)
-                outcomes.append(np.array([1 - len(text) / 10, len(text) / 10], np.float32))
-            elif row.task == "tags":
-                red = 0.25 if image is None else float(np.asarray(image)[..., 0].mean() / 255)
-                outcomes.append(np.array([red, 0.25 if text is None else 0.75], np.float32))
-            else:
-                outcomes.append(np.array([np.sum(imu)], np.float32))  # type: ignore[arg-type]
-        return outcomes
-
-    return predict_rows
 
 
 @pytest.fixture(scope="session")
@@ -472,9 +320,3 @@ def shared_ray() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
-
-
-def entry(tier: str, parent: str | None, group: str | None = None, modules: list[str] | None = None) -> NodeEntry:
-    """A node of `topology.json`."""
-    owned = modules or []
-    return NodeEntry(tier=tier, parent=parent, group=group, modalities=["text"], tasks=["topic"], modules=owned)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fogtune.platform.config import Config
+from fogtune.platform.model.device import moved
 from fogtune.platform.model.segments import Batch
 from fogtune.platform.rng import numpy_generator
 
@@ -23,7 +24,7 @@ def collate(
 ) -> Batch:
     """The batch of these rows; `targets` holds the targets of the whole source."""
     inputs = {m: padded(cache.get_many(source, m, rows)) for m in modalities}
-    return Batch(task, inputs, targets[torch.from_numpy(rows)].to(cache.device))
+    return Batch(task, inputs, moved(targets[torch.from_numpy(rows)], cache.device))
 
 
 def epochs(config: Config, task: str) -> float:
@@ -82,5 +83,5 @@ def padded(prefixes: list[Tensor]) -> tuple[Tensor, Tensor]:
     longest = max(lengths)
     if min(lengths) == longest:
         return torch.stack(prefixes), torch.ones(len(prefixes), longest, dtype=torch.int64, device=device)
-    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(device, torch.int64)
+    mask = moved((torch.arange(longest) < torch.tensor(lengths)[:, None]).to(torch.int64), device)
     return torch.nn.utils.rnn.pad_sequence(prefixes, batch_first=True), mask

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fogtune.platform.aggregation.sums import Tensors
 from fogtune.platform.data.table import Indices
+from fogtune.platform.model.device import moved
 from fogtune.platform.model.experts import Routing
 from fogtune.platform.model.rows import Index, Versions
 from fogtune.platform.model.segments import Batch
@@ -46,7 +47,7 @@ class Passes:
         self._held = torch.zeros(len(pupils), bench.model.num_experts, dtype=torch.bool)
         for v, pupil in enumerate(pupils):
             self._held[v, list(pupil.member.experts)] = True
-        self._held = self._held.to(self._device)
+        self._held = moved(self._held, self._device)
 
     def step(self, i: int, active: Sequence[int]) -> None:
         """Let the stack have the gradients of step `i` of the active members."""
@@ -78,7 +79,7 @@ class Passes:
     def _all_statistics(self, module: str) -> Tensors:
         shapes = {name: tensor.shape for name, tensor in self._bench.model.tensors_of[module].items()}
         found = side_by_side([pupil.statistics.get(module) for pupil in self._pupils], shapes)
-        return {name: tensor.to(self._device) for name, tensor in found.items()}
+        return {name: moved(tensor, self._device) for name, tensor in found.items()}
 
     def _collated(self, lot: _Lot) -> Batch:
         part = self._pupils[lot.members[0]].parts[lot.task]
@@ -93,7 +94,7 @@ class Passes:
                 result = model(segments[0], self._pupils[0].member.experts)
             return [result.outputs], result.routed.unsqueeze(0), result.balance.unsqueeze(0)
         versions = {m: Versions(tensors, devices) for m, tensors in {**stack.tensors, **self._statistics}.items()}
-        routing = Routing(torch.tensor(devices, device=self._device), self._held) if model.num_experts else None
+        routing = Routing(moved(torch.tensor(devices), self._device), self._held) if model.num_experts else None
         outputs, routed, balance = model.of_devices(segments, versions, routing)
         return outputs, routed, balance
 
@@ -138,8 +139,8 @@ class _Lot:
             samples,
             np.concatenate([np.resize(rows, longest) if fill and len(rows) < longest else rows for rows in batches]),
             tuple(v for v, size in zip(members, sizes, strict=True) for _ in range(size)),
-            torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)).to(device),
-            torch.tensor(weight, device=device),
+            moved(torch.arange(len(members)).repeat_interleave(torch.tensor(sizes)), device),
+            moved(torch.tensor(weight), device),
         )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from fogtune.platform.data.columns import taken
 from fogtune.platform.data.table import Raw, Table
 from fogtune.platform.model.backbone import Backbone
+from fogtune.platform.model.device import moved
 from fogtune.platform.model.encoder import Encoder
 from fogtune.platform.model.fingerprint import conditions
 from fogtune.platform.model.m3t import TEXT, M3TModel
@@ -93,7 +94,7 @@ class PrefixCache:
             return {}
         disk = self._disk(modality)
         stored = disk.get(list(raws)) if disk else {}
-        made = {content: prefix.to(self.device) for content, prefix in stored.items()}
+        made = {content: moved(prefix, self.device) for content, prefix in stored.items()}
         missing = {content: raw for content, raw in raws.items() if content not in made}
         if missing:
             # In one order of memory, as from disk: products of tensors in another one may differ in a bit.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fogtune.platform.aggregation.sums import Tensors
+from fogtune.platform.model.device import moved
 
 Shapes = Mapping[str, Mapping[str, torch.Size]]
 """Module -> name of a trained tensor -> its shape."""
@@ -41,7 +42,7 @@ class Stack:
 
     def begin(self, where: torch.device) -> None:
         """Make ready to train."""
-        self.values = {module: self._matrix(module).to(where) for module in self.shapes}
+        self.values = {module: moved(self._matrix(module), where) for module in self.shapes}
         self.grads = {module: torch.empty_like(values) for module, values in self.values.items()}
         self.tensors = {module: self._leaves(module) for module in self.shapes}
 

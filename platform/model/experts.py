@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from fogtune.platform.config import Experts as ExpertsConfig
 
+from .device import moved
 from .rows import Versions, linear
 
 
@@ -86,7 +87,7 @@ class MixtureLayer(nn.Module):
             x plus the gated outputs (B, T, D); samples routed to each expert, (E,) int64 or (V, E) by device;
             load-balancing loss, 1 when even and E when all samples go to one expert, () or (V,).
         """
-        index = torch.tensor(held, device=x.device)
+        index = moved(torch.tensor(held), x.device)
         weight = mask.to(x.dtype).unsqueeze(-1)  # (B, T, 1)
         mean = (x * weight).sum(1) / weight.sum(1)  # (B, D)
         router = self.router[..., index]

@@ -25,6 +25,7 @@ from fogtune.platform.rng import torch_seed
 from .adapters import attach_adapter
 from .backbone import Backbone
 from .by_name import ByName
+from .device import moved
 from .encoder import Encoder
 from .encoders import build_encoder
 from .experts import MixtureLayer, Routing
@@ -151,7 +152,7 @@ class M3TModel(nn.Module):
         What else a module's mapping holds (control variates) is not read.
         """
         device = self.device
-        return self._places.lent({m: {name: t.to(device) for name, t in some.items()} for m, some in tensors.items()})
+        return self._places.lent({m: {k: moved(tensor, device) for k, tensor in t.items()} for m, t in tensors.items()})
 
     def prefix(self, modality: str, raw: Raw) -> Tensor:
         """The frozen part of one sample's encoding, (T, C): a pure function of the sample."""
@@ -274,7 +275,7 @@ class M3TModel(nn.Module):
         if versions is None or not versions.index.differ or (encode.grouped and grouped):
             with self._lent(modules, module):
                 return cast(tuple[Tensor, Tensor], encode(values, mask))
-        index = torch.tensor(versions.index, device=values.device)
+        index = moved(torch.tensor(versions.index), values.device)
         pieces = {name: tensor.unbind() for name, tensor in versions.tensors.items()}
         parts, rows = [], []
         for version in sorted(set(versions.index)):

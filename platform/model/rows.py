@@ -22,6 +22,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .device import moved
+
 
 class Index(tuple[int, ...]):
     """Row -> the version that it takes. Modules may share one."""
@@ -62,8 +64,9 @@ class Versions:
             return {name: tensor[self.index[0]] for name, tensor in self.tensors.items()}
         if groups == tuple(range(len(next(iter(self.tensors.values()))))):
             return dict(self.tensors)
-        index = torch.tensor(self.index if groups is None else groups)
-        return {name: tensor.index_select(0, index.to(tensor.device)) for name, tensor in self.tensors.items()}
+        device = next(iter(self.tensors.values())).device
+        index = moved(torch.tensor(self.index if groups is None else groups), device)
+        return {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

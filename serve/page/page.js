@@ -17,6 +17,7 @@ const READY_SHOWN = 8; // versions, the newest
 const choices = [...document.querySelectorAll(".choice")];
 
 let task; // as in /v1/tasks
+let listed; // when the task's variants are, a promise
 let fields = new Map(); // input's name -> field
 let truth = ""; // label of the sample in the form; none once it is edited
 let question = 0; // counts predictions asked for
@@ -90,7 +91,7 @@ function showTask(chosen) {
   }
   showNothing();
   showSamples();
-  showVariants();
+  listed = showVariants();
 }
 
 /** The form no longer holds a sample as it was. */
@@ -155,6 +156,8 @@ async function predict() {
   find("#results").setAttribute("aria-busy", "true");
   try {
     const inputs = await readInputs();
+    await listed; // which variant is asked unless another is named
+    if (mine !== question) return;
     const answers = [];
     for (const choice of choices.filter(({ hidden }) => !hidden)) { // one after the other: each latency is its own
       const answer = await ask(inputs, choice);

@@ -78,7 +78,7 @@ def same_bits(ours: Snapshot, theirs: Snapshot) -> bool:
         ),
         ("bare", (NETWORK, HEADED, SMALL, GOSSIPED, "federation.compress_down=true", "federation.adaptive={}")),
         ("bare", (*LATE, "execution.devices_per_actor=1")),
-        ("tiny", (*LATE, *STAR)),
+        ("bare", (*LATE, *STAR)),
     ],
     ids=["1-host", "3-hosts", "one-a-device", "network", "late", "late-star"],
 )
@@ -156,14 +156,20 @@ def test_a_killed_host_fails_the_run_below_quorum(watches: MakeConfig, shared_ra
         runner.close()
 
 
-@pytest.mark.parametrize("changes", [(), ("federation.modules=[{match: 'head/*', scope: device}]", NETWORK, HEADED)])
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("tiny", ("local.epochs=4",)),
+        ("bare", ("local.epochs=60", "federation.modules=[{match: 'head/*', scope: device}]", NETWORK, HEADED)),
+    ],
+)
 def test_a_host_that_is_killed_in_a_cohort_loses_nothing(
-    tiny: MakeConfig, shared_ray: None, changes: tuple[str, ...]
+    shared_ray: None, model: str, changes: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
     """It dies while it trains in round 2, and again with the evaluation of round 3."""
-    config = tiny(*changes, "local.epochs=4")
+    config = request.getfixturevalue(model)(*changes)
     expected = rounds(LocalRunner(config), 3)
-    namespace = f"cohort-{len(changes)}"
+    namespace = f"cohort-{model}"
     runner = RayRunner(config, namespace)
     try:
         results = [runner.round(1)]

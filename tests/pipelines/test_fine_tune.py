@@ -34,9 +34,9 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(tiny: MakeConfig, runs: Path) -> MakeConfig:
-    """The tiny federation, writing below `runs`, without personal evaluation."""
-    return lambda *overrides: tiny(f"output.directory={runs}", "evaluation.personal=false", *overrides)
+def make(bare: MakeConfig, runs: Path) -> MakeConfig:
+    """The bare federation, writing below `runs`, without personal evaluation."""
+    return lambda *overrides: bare(f"output.directory={runs}", "evaluation.personal=false", *overrides)
 
 
 def stop_after(round_number: int) -> Callable[[RoundRecord], None]:
@@ -110,18 +110,28 @@ class TestRun:
 
 class TestResume:
     @pytest.mark.parametrize(
-        ("last", "changes"),
+        ("model", "last", "changes"),
         [
-            (1, ("federation.rule.kind=fedadam", "federation.cadence.fog=2", "federation.participation=0.6")),
-            (3, (PERSONAL, "federation.cadence.device=2", "federation.cadence.fog=2")),
-            (2, ("federation.rule.kind=scaffold", "local.optimizer=sgd", "federation.participation=0.6", PERSONAL)),
+            ("tiny", 1, ("federation.rule.kind=fedadam", "federation.cadence.fog=2", "federation.participation=0.6")),
+            ("bare", 3, (PERSONAL, "federation.cadence.device=2", "federation.cadence.fog=2")),
+            (
+                "bare",
+                2,
+                ("federation.rule.kind=scaffold", "local.optimizer=sgd", "federation.participation=0.6", PERSONAL),
+            ),
         ],
         ids=["fedadam", "personal", "scaffold"],
     )
     def test_the_bits_are_those_of_a_run_that_was_never_stopped(
-        self, make: MakeConfig, left: Left, last: int, changes: tuple[str, ...]
+        self,
+        runs: Path,
+        left: Left,
+        model: str,
+        last: int,
+        changes: tuple[str, ...],
+        request: pytest.FixtureRequest,
     ) -> None:
-        config = make(*changes, "evaluation.every=2")
+        config = request.getfixturevalue(model)(*changes, "evaluation.every=2", f"output.directory={runs}")
         whole = fogtune.run(config)
         stopped = fogtune.run(config, on_event=stop_after(last))
         assert stopped.status == "stopped"

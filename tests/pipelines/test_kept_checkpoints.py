@@ -34,17 +34,17 @@ def test_the_best_round_has_the_best_mean_over_tasks_and_was_evaluated(record: C
     assert not any(Retention(Output(), [record(3)]).keeps(number) for number in range(9))
 
 
-def test_the_best_stays_also_when_the_run_is_resumed(tiny: MakeConfig, tmp_path: Path) -> None:
+def test_the_best_stays_also_when_the_run_is_resumed(bare: MakeConfig, tmp_path: Path) -> None:
     def stop(record: RoundRecord) -> None:
         if record.round == 2:
             raise KeyboardInterrupt
 
     changes = ("output.keep_checkpoints=1", "output.keep_best=true", "local.learning_rate=0.1")
-    config = tiny("rounds=3", *changes, f"output.directory={tmp_path}")
+    config = bare("rounds=3", *changes, f"output.directory={tmp_path}")
     run = fogtune.resume(fogtune.run(config, on_event=stop).directory.path).directory
 
     def score(record: RoundRecord) -> float:
-        return record.tasks["topic"]["accuracy"] + record.tasks["exercise"]["accuracy"]
+        return record.tasks["side"]["accuracy"] + record.tasks["exercise"]["accuracy"]
 
     best = max(run.records(), key=score).round
     assert checkpoints(run) == [best, 3]

@@ -46,9 +46,9 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[int]], None]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def undisturbed(watches: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of four rounds."""
-    return fogtune.run(tiny("rounds=4", f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
+    return fogtune.run(watches("rounds=4", f"output.directory={tmp_path_factory.mktemp('runs')}")).directory
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def undisturbed(tiny: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> R
     ],
 )
 def test_it_goes_on_to_the_same_bits(
-    tiny: MakeConfig,
+    watches: MakeConfig,
     breaks: Any,
     tmp_path: Path,
     undisturbed: RunDirectory,
@@ -72,7 +72,7 @@ def test_it_goes_on_to_the_same_bits(
 ) -> None:
     changes = ("rounds=4", f"output.checkpoint_every={every}", f"execution.restarts={restarts}")
     breaks(broken)
-    done = fogtune.run(tiny(*changes, f"output.directory={tmp_path}"))
+    done = fogtune.run(watches(*changes, f"output.directory={tmp_path}"))
     assert done.status == "completed"
     assert left(done.directory) == left(undisturbed)
     assert len(done.directory.info.restarts) == len(broken)
@@ -84,18 +84,18 @@ def test_it_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize(("broken", "every"), [([2, 2], 1), ([2, 2], 4)])
 def test_without_a_new_checkpoint_it_does_not_try_for_ever(
-    tiny: MakeConfig, breaks: Any, tmp_path: Path, broken: list[int], every: int
+    watches: MakeConfig, breaks: Any, tmp_path: Path, broken: list[int], every: int
 ) -> None:
     changes = ("rounds=4", f"output.checkpoint_every={every}", "execution.restarts=1")
     breaks(broken)
-    failed = fogtune.run(tiny(*changes, f"output.directory={tmp_path}"))
+    failed = fogtune.run(watches(*changes, f"output.directory={tmp_path}"))
     assert failed.status == "failed"
     assert failed.directory.info.error == "round 2: coordinator died: killed"
     assert fogtune.resume(failed.directory.path).status == "completed"
 
 
 def test_a_cluster_that_is_gone_fails_the_run(
-    tiny: MakeConfig, breaks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watches: MakeConfig, breaks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks([2])
     runner = vars(rounds)["LocalRunner"]
@@ -109,7 +109,7 @@ def test_a_cluster_that_is_gone_fails_the_run(
         return started
 
     monkeypatch.setattr(rounds, "LocalRunner", start)
-    failed = fogtune.run(tiny("rounds=3", f"output.directory={tmp_path}"))
+    failed = fogtune.run(watches("rounds=3", f"output.directory={tmp_path}"))
     assert failed.status == "failed"
     error = failed.directory.info.error
     assert error == "round 2: nothing could be started again: execution.address: 'head:6379' cannot be reached"

@@ -17,12 +17,12 @@ from fogtune.platform.run import RoundRecord
 MakeConfig = Callable[..., Config]
 
 
-def test_rounds_stages_and_the_end_are_in_the_log_of_a_resumed_run(tiny: MakeConfig, tmp_path: Path) -> None:
+def test_rounds_stages_and_the_end_are_in_the_log_of_a_resumed_run(watches: MakeConfig, tmp_path: Path) -> None:
     def on_event(record: RoundRecord) -> None:
         if record.round == 1:
             raise KeyboardInterrupt
 
-    stopped = fogtune.run(tiny("rounds=2", f"output.directory={tmp_path}"), on_event=on_event)
+    stopped = fogtune.run(watches("rounds=2", f"output.directory={tmp_path}"), on_event=on_event)
     run = fogtune.resume(stopped.directory.path).directory
     lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert {line["run"] for line in lines} == {run.id}

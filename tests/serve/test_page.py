@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
 from playwright.sync_api import Request as Sent
 
 from fogtune.platform.config import Config
@@ -233,6 +233,17 @@ def test_a_typed_text(page: Page, url: str) -> None:
     assert variant == ask(url, "v1/tasks/topic/variants")["variants"][0]
     (prediction,) = ask(url, f"v1/tasks/topic:predict?variant={variant}", {"inputs": [{"text": text}]})["predictions"]
     expect(result.get_by_role("heading")).to_have_text(prediction["label"])
+
+
+def test_who_predicts_before_the_variants_are_known_asks_one_that_has_the_head(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/topic/variants?*", lambda route: held.append(route))
+    choose(page, "Topic")
+    page.locator(".sample").first.click()
+    predict(page)
+    expect(page.locator("#results")).to_have_attribute("aria-busy", "true")
+    held.pop().continue_()
+    assert facts(page.get_by_role("article"))["Variant"] == "fog:fog-0"
 
 
 def test_an_image_is_chosen_and_removed(page: Page, tmp_path: Path) -> None:

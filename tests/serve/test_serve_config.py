@@ -19,6 +19,8 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from fogtune.pipelines import fine_tune
+from fogtune.platform.config import Config
 from fogtune.serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,15 +104,23 @@ def cluster(ray_folder: Callable[[], Path]) -> Iterator[Cluster]:
             head.wait(60)
 
 
+@pytest.fixture(scope="module")
+def run(bare: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds with versions 1 and 2, and heads of each region's own."""
+    own_heads = 'federation.modules=[{"match": "head/*", "scope": "fog"}]'
+    config = bare("rounds=2", own_heads, f"output.directory={tmp_path_factory.mktemp('runs')}")
+    return fine_tune.run(config).directory.path
+
+
 @pytest.fixture
-def example(served: Path, tmp_path: Path) -> Callable[[str], tuple[Path, str]]:
+def example(run: Path, tmp_path: Path) -> Callable[[str], tuple[Path, str]]:
     """Writes the example for a host, with a run and a free port; its path, and the URL of the service."""
 
     def write(host: str) -> tuple[Path, str]:
         config = yaml.safe_load((ROOT / "examples/serve.yaml").read_text())
         (port,) = free_ports(1)
         config["http_options"] |= {"host": host, "port": port}
-        config["applications"][0]["args"]["run"] = str(served)
+        config["applications"][0]["args"]["run"] = str(run)
         path = tmp_path / "serve.yaml"
         path.write_text(yaml.safe_dump(config))
         return path, f"http://127.0.0.1:{port}"
@@ -127,10 +137,10 @@ def test_the_example_is_a_serve_configuration() -> None:
     assert [deployment.name for deployment in application.deployments] == ["ModelServer"]
 
 
-def test_a_service_comes_and_goes(cluster: Cluster, served: Path) -> None:
+def test_a_service_comes_and_goes(cluster: Cluster, run: Path) -> None:
     """`fogtune serve --address`: at its end the cluster is as it was."""
     (port,) = free_ports(1)
-    command = [str(BIN / "fogtune"), "serve", str(served), "--address", cluster.address, "--port", str(port)]
+    command = [str(BIN / "fogtune"), "serve", str(run), "--address", cluster.address, "--port", str(port)]
     running = subprocess.Popen(
         command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -152,8 +162,8 @@ def test_the_example_is_deployed(cluster: Cluster, example: Callable[[str], tupl
     path, url = example("127.0.0.1")
     cluster.serve("deploy", path)
     until(lambda: ask(f"{url}/v2/health/ready"))
-    body = {"inputs": [{"text": "the team won the match"}]}
-    found = until(lambda: ask(f"{url}/v1/tasks/topic:predict?variant=fog:fog-1", body))
+    body = {"inputs": [{"imu": [[0.5, 1, 2, -3, 4, 5]]}]}
+    found = until(lambda: ask(f"{url}/v1/tasks/exercise:predict?variant=fog:fog-1", body))
     assert (found["version"], found["variant"], len(found["predictions"])) == (2, "fog:fog-1", 1)
     cluster.shut_down()
 

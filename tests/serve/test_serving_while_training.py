@@ -24,7 +24,7 @@ def ask(url: str, body: Any = None) -> Any:
         return json.load(found)
 
 
-def test_every_version_is_served_as_it_comes(tiny: Callable[..., Config], shared_ray: None, tmp_path: Path) -> None:
+def test_every_version_is_served_as_it_comes(watches: Callable[..., Config], shared_ray: None, tmp_path: Path) -> None:
     """The hosts of devices have taken all processors of the cluster."""
     urls: list[str] = []
     served: list[int] = []
@@ -37,10 +37,10 @@ def test_every_version_is_served_as_it_comes(tiny: Callable[..., Config], shared
             urls.append(service.enter_context(serving(Settings(run=str(run), poll_s=0.1), port=port)))
         else:
             time.sleep(0.5)  # the round before is published by now
-            served.append(ask(f"{urls[0]}/v1/tasks/topic:predict", {"inputs": [{"text": "the team won"}]})["version"])
+            served.append(ask(f"{urls[0]}/v1/tasks/exercise:predict", {"inputs": [{"imu": [[0.0] * 6]}]})["version"])
 
     with ExitStack() as service:
-        run = fine_tune.run(tiny("execution.runner=ray", f"output.directory={tmp_path}"), on_event=after_round)
+        run = fine_tune.run(watches("execution.runner=ray", f"output.directory={tmp_path}"), on_event=after_round)
         assert run.status == "completed"
         time.sleep(1)
         states = {info["version"]: info["state"] for info in ask(f"{urls[0]}/v1/versions")["versions"]}

@@ -3,8 +3,9 @@ processor's memory, and refuses what a GPU refuses, an operation on tensors of b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_a_federation_elsewhere(tiny: MakeConfig, images: tuple[str, ...], stand
     with stand_in:
         there = rounds(tiny(*changes, "execution.gpus_per_actor=1"))
     assert {"aten.addmm.default", "aten.bmm.default"} & stand_in.operations
+    assert_alike(there, here)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_federation_on_a_gpu(tiny: MakeConfig, images: tuple[str, ...], kind: str) -> None:
+    """What the stand-in cannot show: kernels of its own, that rounds repeat, transfers beside what is computed."""
+    changes = (*images, *KINDS[kind], "execution.gpus_per_actor=1")
+    there = rounds(tiny(*changes))
+    assert_alike(there, rounds(tiny(*changes, "execution.gpus_per_actor=0")))
+    assert [replace(one, wall_s=0.0) for one in rounds(tiny(*changes))] == [replace(one, wall_s=0.0) for one in there]
+
+
+def assert_alike(there: Sequence[RoundRecord], here: Sequence[RoundRecord]) -> None:
+    """The same rounds, but for rounding."""
     for ours, theirs in zip(there, here, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-3)
         assert (ours.participants, ours.updates_lost, ours.bytes) == (theirs.participants, 0, theirs.bytes)

@@ -1,7 +1,7 @@
 """The network inside real rounds: training does not notice it, and its ledger adds up.
 
-Of `tiny`'s devices fog-0 has watch-0, reader-0 and coach-0, fog-1 watch-1 and reader-1. A cell's devices stand within
-10 m of each other, some 100 m from their node, without fading.
+Of `bare`'s devices fog-0 has watch-0, reader-0 and coach-0, fog-1 watch-1 and reader-1; `tiny`'s are alike. A cell's
+devices stand within 10 m of each other, some 100 m from their node, without fading.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fogtune.platform.federation.messages import HostPlan, HostReply, RoundPlan
 from fogtune.platform.federation.sizes import message_bytes
 from fogtune.platform.federation.snapshot import Snapshot
 from fogtune.platform.run.record import LedgerRow
+from fogtune.platform.topology_build import build_tree
 
 MakeConfig = Callable[..., Config]
 
@@ -62,6 +63,7 @@ class Ran:
     def __init__(self, config: Config) -> None:
         runner = LocalRunner(config)
         self.config = config
+        self.devices = set(build_tree(config).devices)
         self.initial = dict(runner.setup.initial)
         self.results: list[RoundResult] = [runner.round(number) for number in (1, 2)]
         self.snapshot: Snapshot = runner.snapshot()
@@ -83,8 +85,14 @@ Same = Callable[[Snapshot, Snapshot], bool]
 
 
 @pytest.fixture(scope="module")
-def run(tiny: MakeConfig) -> Run:
+def run(bare: MakeConfig) -> Run:
     """Runs two rounds; what was run before is not run again."""
+    return cache(lambda *overrides: Ran(bare(*overrides)))
+
+
+@pytest.fixture(scope="module")
+def run_with_backbone(tiny: MakeConfig) -> Run:
+    """The same with a backbone, adapters and experts."""
     return cache(lambda *overrides: Ran(tiny(*overrides)))
 
 
@@ -126,9 +134,14 @@ class TestTraining:
         ids=["direct", "heads", "heads of a star", "relays"],
     )
     def test_the_way_that_updates_take_changes_no_bit(
-        self, run: Run, ways: tuple[str, ...], tree: tuple[str, ...], decided: Mapping[str, set[str]], same: Same
+        self,
+        run_with_backbone: Run,
+        ways: tuple[str, ...],
+        tree: tuple[str, ...],
+        decided: Mapping[str, set[str]],
+        same: Same,
     ) -> None:
-        without, there = run(*tree[:1]), run(*ways, *tree)
+        without, there = run_with_backbone(*tree[:1]), run_with_backbone(*ways, *tree)
         for what, devices in decided.items():
             assert there.decided(what) == devices
         assert same(there.snapshot, without.snapshot)
@@ -180,7 +193,7 @@ class TestLedger:
         there = run(*KINDS[kind])
         computed = [row for row in there.rows if row.kind == "compute"]
         assert {(row.source, row.bytes, row.module) for row in computed} == {
-            (device, 0, "*") for device in there.snapshot.devices
+            (device, 0, "*") for device in there.devices
         }
         assert all(row.source == row.target and seconds(row) > 0 and joules([row]) > 0 for row in computed)
         assert set(Counter((row.round, row.source) for row in computed).values()) == {1}
@@ -202,7 +215,7 @@ class TestLedger:
         network = there.config.network
         assert network is not None
         groups = {group.name: network.classes[group.device_class] for group in there.config.devices}
-        classes = {device: groups[device.rsplit("-", 1)[0]] for device in there.snapshot.devices}
+        classes = {device: groups[device.rsplit("-", 1)[0]] for device in there.devices}
         together = Counter((row.round, row.source, row.module, row.start_s) for row in there.rows)
         for row in there.rows:
             receive_w = classes[row.target].receive_w if row.target in classes else 0.0
@@ -226,7 +239,7 @@ class TestLedger:
         assert network is not None
         time_s = sum(result.record.virtual_time_s or 0.0 for result in there.results)
         spent_j = there.snapshot.coordinator.spent_j
-        assert spent_j.keys() == there.snapshot.devices.keys()
+        assert spent_j.keys() == there.devices
         for group in there.config.devices:
             it = network.classes[group.device_class]
             assert isinstance(it.processor, Power)
@@ -243,7 +256,7 @@ class TestLedger:
 )
 def test_a_device_trains_for_one_round_at_a_time(run: Run, kept: str) -> None:
     there = run(*NETWORK, kept, *(["federation.cadence.fog=2"] if "cadence" in kept else []))
-    for device in there.snapshot.devices:
+    for device in there.devices:
         one, other = (row for row in there.rows if row.kind == "compute" and row.source == device)
         assert start_s(other) >= start_s(one) + seconds(one)
 
@@ -263,7 +276,7 @@ class TestConservation:
             if row.kind in ("uplink", "d2d"):  # all hear their node: between devices everything goes up
                 flow[row.round, row.source, row.module] += row.bytes
                 flow[row.round, row.target, row.module] -= row.bytes
-        devices = relayed.snapshot.devices
+        devices = relayed.devices
         assert {key: count for key, count in flow.items() if key[1] in devices and count} == own
         hops = Counter(row.hops for row in relayed.rows if row.kind in ("uplink", "d2d"))
         assert hops[2] == 2 * sum(source.startswith("watch") for _, source, _ in own)
